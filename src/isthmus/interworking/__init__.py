@@ -1,0 +1,1 @@
+"""Pure translation between the realms: addresses, failures, presence, messages."""

@@ -1,0 +1,1 @@
+"""Presence documents (PIDF, RPID, winfo, RLMI) and the composition of many devices into one person."""

@@ -1,0 +1,1 @@
+"""XMPP wire forms: stanza writing, names, slixmpp plug-ins."""
