@@ -1,0 +1,1 @@
+"""Carries events to the owner of an address."""

@@ -1,0 +1,1 @@
+"""Alembic's environment; `isthmus.store.migrate` runs it when a database is opened."""
