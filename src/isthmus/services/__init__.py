@@ -1,0 +1,1 @@
+"""Use-cases: what Isthmus does for its users, written against `ports`."""
