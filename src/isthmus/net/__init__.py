@@ -1,0 +1,1 @@
+"""Adapters to the network behind `ports`: SIP transports, the XMPP component, DNS, Prosody."""
