@@ -1,0 +1,1 @@
+"""The administrator's doors: control socket, health and metrics."""

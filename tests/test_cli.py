@@ -1,0 +1,207 @@
+"""The command line as an administrator uses it, without a running server and with one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from isthmus.admin.control import Control
+from isthmus.cli import app
+from isthmus.errors import ConfigurationError
+from tests.support.administration import AdministrationWorld
+
+ANA, BEN = "ana@corp.test", "ben@people.test"
+
+
+class Command:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.runner = CliRunner()
+
+    def run(self, *arguments: str, stdin: str | None = None) -> Result:
+        return self.runner.invoke(app, ["--data", str(self.directory), *arguments], input=stdin)
+
+    def ok(self, *arguments: str, stdin: str | None = None) -> str:
+        result = self.run(*arguments, stdin=stdin)
+        assert result.exit_code == 0, result.output + result.stderr
+        return result.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.ok(*arguments, "--json"))
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    made = Command(tmp_path / "data")
+    made.ok("init")
+    return made
+
+
+def test_init_writes_private_files_and_never_overwrites_secrets(command: Command) -> None:
+    path = command.directory / "isthmus.toml"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(command.directory.stat().st_mode) == 0o700
+    before = path.read_text()
+    result = command.run("init")
+    assert result.exit_code == 64
+    assert "exists already" in result.stderr
+    assert path.read_text() == before
+
+
+def test_two_inits_make_different_secrets(tmp_path: Path) -> None:
+    texts = []
+    for name in ("one", "two"):
+        Command(tmp_path / name).ok("init", "--domain", "corp.test", "--domain", "sub.corp.test")
+        texts.append((tmp_path / name / "isthmus.toml").read_text())
+    secrets = [line for text in texts for line in text.splitlines() if line.startswith("component_secret")]
+    assert len(set(secrets)) == 4
+
+
+def test_a_user_is_added_listed_disabled_and_removed(command: Command) -> None:
+    made = command.json("user", "add", ANA, "--name", "Ana", "--group", "sales", "--generate")
+    assert made["password"]
+    assert ANA in command.ok("user", "list")
+    assert command.json("user", "disable", ANA)["is_disabled"]
+    command.ok("user", "enable", ANA)
+    assert command.json("user", "groups", ANA, "staff")["groups"] == ["staff"]
+    command.ok("user", "remove", ANA)
+    assert command.json("user", "list") == []
+
+
+def test_a_password_comes_from_a_file_or_standard_input_never_from_an_argument(
+    command: Command, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse\nsecond line\n")
+    shown = command.ok("user", "add", ANA, "--password-file", str(secret))
+    assert "password" not in shown
+    command.ok("user", "password", ANA, "--password-file", "-", stdin="battery staple\n")
+    assert command.run("user", "password", ANA, "--password", "battery staple").exit_code == 2
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    refused = command.run("user", "password", ANA, "--password-file", str(empty))
+    assert refused.exit_code == 64
+    assert "empty" in refused.stderr
+
+
+def test_policy_is_set_shown_tried_and_unset(command: Command) -> None:
+    assert "would be off" in command.ok("policy", "set", "messages", "off", "--for", f"user:{ANA}", "--dry-run")
+    command.ok("policy", "set", "messages", "off", "--for", f"user:{ANA}")
+    assert f"user:{ANA}=off" in command.ok("policy", "show")
+    rows = {row["name"]: row["value"] for row in command.json("policy", "show", ANA)}
+    assert rows["messages"] == "off"
+    assert "policy stops messages" in command.ok("explain", ANA, BEN)
+    command.ok("policy", "unset", "messages", "--for", f"user:{ANA}")
+    assert command.json("audit")[0]["action"] == "policy unset"
+
+
+def test_domains_are_also_called_providers(command: Command) -> None:
+    command.ok("provider", "allow", "partner.example", "--note", "our supplier")
+    command.ok("domain", "block", "bad.example", "--subdomains")
+    assert {row["domain"] for row in command.json("domain", "list")} >= {"partner.example", "bad.example"}
+    command.ok("domain", "remove", "bad.example")
+
+
+def test_errors_are_one_sentence_with_a_remedy_and_an_exit_code(command: Command) -> None:
+    refused = command.run("contact", "approve", ANA, BEN)
+    assert refused.exit_code == 69
+    assert "isthmus serve" in refused.stderr
+    told = json.loads(command.run("contact", "approve", ANA, BEN, "--json").stderr)
+    assert told["exit_code"] == 69
+    assert command.run("user", "disable", ANA).exit_code == 67
+    assert command.run("trace").exit_code == 69
+
+
+def test_without_a_configuration_the_remedy_is_init(tmp_path: Path) -> None:
+    refused = Command(tmp_path).run("user", "list")
+    assert refused.exit_code == ConfigurationError.exit_code
+    assert "isthmus init" in refused.stderr
+
+
+def test_the_doctor_reports_a_broken_configuration_instead_of_giving_up(command: Command) -> None:
+    path = command.directory / "isthmus.toml"
+    path.write_text(path.read_text().replace('kind = "hosted"', 'kind = "hostd"', 1))
+    result = command.run("doctor")
+    assert result.exit_code == 1
+    assert "domains.0.kind" in result.stdout
+    assert "component_secret" not in result.stdout
+
+
+def test_the_component_snippet_names_every_domain(command: Command) -> None:
+    assert 'Component "corp.test"' in command.ok("prosody-config")
+    assert 'VirtualHost "people.test"' in command.ok("prosody-config", "--embedded")
+
+
+def test_status_says_that_no_server_runs(command: Command) -> None:
+    assert "is not running" in command.ok("status")
+    assert command.json("status")["is_running"] is False
+
+
+@pytest.fixture
+def server(command: Command) -> Iterator[AdministrationWorld]:
+    """A server's control socket in the data directory, on its own loop."""
+    ready, stopped = threading.Event(), threading.Event()
+    worlds: list[AdministrationWorld] = []
+
+    async def serve() -> None:
+        world = AdministrationWorld()
+        await world.start()
+        control = Control(world.administration, world.trace, command.directory)
+        await control.start()
+        worlds.append(world)
+        ready.set()
+        await asyncio.to_thread(stopped.wait)
+        await control.stop()
+        await world.bus.drained()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(10)
+    yield worlds[0]
+    stopped.set()
+    thread.join(10)
+
+
+def test_the_same_commands_talk_to_a_running_server(command: Command, server: AdministrationWorld) -> None:
+    command.ok("user", "add", ANA, "--generate")
+    assert [str(user.address) for user in server.directory.users()] == [ANA]
+    assert command.json("status")["is_running"] is True
+    refused = command.run("user", "disable", "nobody@corp.test")
+    assert refused.exit_code == 67
+    assert "user list" in refused.stderr
+
+
+def test_help_comes_at_once() -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "isthmus.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "policy" in done.stdout
+    # The goal is 0.5 s on an idle machine; tests share theirs.
+    assert time.monotonic() - began < 2.0
+
+
+def test_help_loads_neither_the_store_nor_the_network() -> None:
+    heavy = ("sqlalchemy", "slixmpp", "pydantic", "uvicorn", "asyncio")
+    code = f"import sys, isthmus.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
