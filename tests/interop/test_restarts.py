@@ -1,0 +1,128 @@
+"""Prosody or Isthmus dies while a phone (baresip) and an app (slixmpp) are in touch: nothing lost, nobody flickers."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.baresip import Baresip
+from tests.support.isthmus_process import IsthmusProcess
+from tests.support.processes import wait_for_port, wait_until
+from tests.support.prosody import needs_prosody
+from tests.support.stage import Stage
+from tests.support.xmpp_client import XmppClient
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(shutil.which("baresip") is None, reason="baresip is not installed"),
+    needs_prosody,
+]
+
+ANA, TOM, UTE = (f"{name}@corp.test" for name in ("ana", "tom", "ute"))
+BEN, EVA, LEO = (f"{name}@people.test" for name in ("ben", "eva", "leo"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
+    async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
+        await installation.add_people(ANA, TOM, UTE, consumers=(BEN, EVA, LEO))
+        yield installation
+
+
+async def befriended(stage: Stage, employee: str, consumer: str) -> tuple[Baresip, XmppClient]:
+    """Both see each other."""
+    app = await stage.app(consumer)
+    phone = await stage.phone(employee, consumer)
+    await app.presence("subscribe", sender=employee)
+    app.send(f"<presence type='subscribed' to='{employee}'/><presence type='subscribe' to='{employee}'/>")
+    await app.presence(None, sender=employee)
+    await phone.wait_for_presence(consumer, "Online")
+    return phone, app
+
+
+async def kept(isthmus: IsthmusProcess, employee: str) -> None:
+    """Soft state (dialogs, publications) is written within half a second; what is younger dies with a crash."""
+
+    def look() -> bool:
+        with contextlib.closing(sqlite3.connect(f"file:{isthmus.data}/isthmus.db?mode=ro", uri=True)) as database:
+            rows = "SELECT count(*) FROM subscriptions WHERE watcher = ? AND state LIKE '%\"is_pending\":false%'"
+            publications = "SELECT count(*) FROM publications WHERE address = ?"
+            return all(database.execute(query, (employee,)).fetchone()[0] for query in (rows, publications))
+
+    await wait_until(look, f"the soft state of {employee} to be on disk")
+
+
+def flickered(app: XmppClient, employee: str) -> bool:
+    """True when the app was told that the employee went away."""
+    return any(
+        stanza.get("type") == "unavailable" and stanza.get("from", "").startswith(employee) for stanza in app.received
+    )
+
+
+async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -> None:
+    """Edge case 49: every message that was answered 202 arrives, in order, and the contacts are as before."""
+    phone, app = await befriended(stage, ANA, BEN)
+    before = isthmus.prosody_pid
+    await stage.kill(before)
+    written = [f"Number {number}" for number in range(6)]
+    for text in written:
+        await phone.send_message(BEN, text)
+    await wait_until(
+        lambda: phone.process.output().count("SIP/2.0 202 Accepted") >= len(written), "six messages to be accepted"
+    )
+    await app.stop()
+    await wait_until(lambda: isthmus.prosody_pid not in (0, before), "Prosody to be started again", detail=phone.seen)
+    await wait_for_port(isthmus.c2s_port)
+
+    again = await stage.app(BEN)
+    for text in written:
+        await again.message(text, sender=ANA)
+    await again.presence(None, sender=ANA)
+    assert not flickered(again, ANA)
+    assert "Offline" not in phone.process.output().split("Number 0")[-1]
+    again.send_message(ANA, "We are back")
+    await phone.wait_for_message("We are back")
+    again.send("<presence><show>dnd</show></presence>")
+    await phone.wait_for_presence(BEN, "Busy")
+
+
+async def test_isthmus_dies_and_the_next_one_takes_over(isthmus: IsthmusProcess, stage: Stage) -> None:
+    """Registrations, subscriptions and publications go on; the app hears of no absence (hard case f of RFC 8048)."""
+    phone, app = await befriended(stage, TOM, EVA)
+    prosody = isthmus.prosody_pid
+    await kept(isthmus, TOM)
+    await isthmus.kill()
+    await isthmus.start()
+    assert isthmus.prosody_pid == prosody, "the customers' server was not touched"
+
+    app.send_message(TOM, "Still there?")
+    await phone.wait_for_message("Still there?")  # the phone did not register again
+    app.send("<presence><show>dnd</show></presence>")
+    await phone.wait_for_presence(EVA, "Busy")  # in the dialog of before
+    await phone.send_message(EVA, "Still here")
+    await app.message("Still here", sender=TOM)
+    assert not flickered(app, TOM)
+    assert "Offline" not in phone.process.output().split("Still there?")[-1]
+    await phone.command("presence_offline")  # modifies the publication of before
+    await app.presence("unavailable", sender=TOM)
+
+
+async def test_isthmus_is_restarted_by_its_operator(isthmus: IsthmusProcess, stage: Stage) -> None:
+    """A clean stop ends the embedded Prosody as well; messages sent meanwhile wait in the phone or in the journal."""
+    phone, app = await befriended(stage, UTE, LEO)
+    await isthmus.stop()
+    await app.stop()
+    await isthmus.start()
+    again = await stage.app(LEO)
+    await again.presence(None, sender=UTE)
+    await phone.send_message(LEO, "Good morning again")
+    await again.message("Good morning again", sender=UTE)
+    again.send_message(UTE, "Morning")
+    await phone.wait_for_message("Morning")
+    assert not flickered(again, UTE)

@@ -1,0 +1,111 @@
+"""Two XMPP implementations on the embedded Prosody, slixmpp and profanity, and the same phone opposite them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.isthmus_process import PASSWORD, IsthmusProcess
+from tests.support.profanity import Profanity, needs_profanity
+from tests.support.prosody import needs_prosody
+from tests.support.stage import Stage
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(shutil.which("baresip") is None, reason="baresip is not installed"),
+    needs_prosody,
+]
+
+ANA, TOM, UTE, VERA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "vera"))
+BEN, EVA, LEO = (f"{name}@people.test" for name in ("ben", "eva", "leo"))
+SERVICE = "isthmus@corp.test"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
+    async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
+        await installation.add_people(ANA, TOM, UTE, VERA, consumers=(BEN, EVA, LEO))
+        yield installation
+
+
+async def terminal(stage: Stage, address: str) -> Profanity:
+    isthmus = stage.isthmus
+    folder = isthmus.folder / f"profanity-{address}-{id(stage)}"
+    client = Profanity(folder, address, PASSWORD, isthmus.xmpp_interface, isthmus.c2s_port)
+    stage.leave_at_the_end(client)
+    await client.start()
+    return client
+
+
+@needs_profanity
+async def test_a_phone_adds_a_person_who_uses_profanity(stage: Stage) -> None:
+    ben = await terminal(stage, BEN)
+    phone = await stage.phone(ANA, BEN)
+    await ben.wait_for(f"Received authorization request from {ANA}")
+    await ben.type(f"/sub allow {ANA}")
+    await phone.wait_for_presence(BEN, "Online")
+    await ben.type(f"/sub request {ANA}")
+    await ben.wait_for(f"++ {ANA} (isthmus) is online")
+
+    await ben.type('/status set dnd "Busy bee"')
+    await phone.wait_for_presence(BEN, "Busy")
+    await phone.command("presence_offline")
+    await ben.wait_for(f"-- {ANA} (isthmus) is offline")
+
+    await ben.type(f"/msg {ANA} Hello from a terminal äöü <&>")
+    await phone.wait_for_message("Hello from a terminal äöü <&>")
+    await phone.send_message(BEN, "And to you ☎")
+    await ben.wait_for(f"{ANA}: And to you ☎")
+
+
+@needs_profanity
+async def test_a_person_who_uses_profanity_adds_a_phone_that_accepts_by_message(stage: Stage) -> None:
+    """The request is a message of the service address; the answer is one, too."""
+    phone = await stage.phone(TOM, SERVICE)
+    eva = await terminal(stage, EVA)
+    await eva.type(f"/sub request {TOM}")
+    await phone.wait_for_message(EVA)
+    await phone.send_message(SERVICE, f"accept {EVA}")
+    await eva.wait_for(f"Subscription received from {TOM}")
+    await eva.wait_for(f"++ {TOM} (isthmus) is online")
+
+
+async def test_a_person_who_uses_slixmpp_adds_a_phone_that_accepts_by_message(stage: Stage) -> None:
+    phone, leo = await stage.phone(UTE, SERVICE), await stage.app(LEO)
+    leo.send(f"<presence type='subscribe' to='{UTE}'><status>We met at the fair</status></presence>")
+    await phone.wait_for_message("We met at the fair")
+    await phone.send_message(SERVICE, "accept")
+    await leo.presence("subscribed", sender=UTE)
+    await leo.presence(None, sender=UTE)
+
+
+async def test_a_phone_declines_a_person_who_uses_slixmpp(stage: Stage) -> None:
+    phone, leo = await stage.phone(VERA, SERVICE), await stage.app(LEO)
+    leo.send(f"<presence type='subscribe' to='{VERA}'/>")
+    await phone.wait_for_message(LEO)
+    await phone.send_message(SERVICE, f"decline {LEO}")
+    await leo.presence("unsubscribed", sender=VERA)
+
+
+async def test_an_app_learns_whom_it_talks_to(stage: Stage) -> None:
+    """Every IQ is answered: what apps ask about a contact and its server, and what nobody has heard of."""
+    leo = await stage.app(LEO)
+    await stage.isthmus.operation("contact.approve", owner=UTE, peer=LEO)  # whatever the plays before agreed on
+    disco = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
+    questions = (
+        (UTE, disco),
+        (UTE, "<vCard xmlns='vcard-temp'/>"),
+        (UTE, "<ping xmlns='urn:xmpp:ping'/>"),
+        ("corp.test", disco),
+        ("corp.test", "<query xmlns='jabber:iq:version'/>"),
+        ("corp.test", "<query xmlns='jabber:iq:last'/>"),
+    )
+    for number, (to, payload) in enumerate(questions):
+        answer = await leo.query(f"<iq type='get' id='q{number}' to='{to}'>{payload}</iq>")
+        assert answer.get("type") == "result", payload
+    answer = await leo.query(f"<iq type='get' id='q-last' to='{UTE}'><what xmlns='urn:example:unheard-of'/></iq>")
+    assert answer.find("{jabber:client}error/{urn:ietf:params:xml:ns:xmpp-stanzas}service-unavailable") is not None
