@@ -91,3 +91,7 @@ class RequestTimeoutError(TransportError):
 
 class LinkDownError(TransportError):
     """The XMPP component stream is not connected; stanzas must stay in the journal."""
+
+
+class RelayError(TransportError):
+    """No media relay answers, or it refused an operation; the text is the relay's own where it gave one."""

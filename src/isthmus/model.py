@@ -401,3 +401,56 @@ class User:
     is_disabled: bool = False
     groups: tuple[str, ...] = ()
     created_at: float = 0.0
+
+
+class EndCause(StrEnum):
+    """Why a call, or one leg of it, ended or never came about; one row each in `interworking.call_endings`."""
+
+    HUNG_UP = "hung up"  # a person ended it
+    CANCELLED = "cancelled"  # the caller gave up before anybody answered
+    ANSWERED_ELSEWHERE = "answered elsewhere"  # another device of the callee was faster
+    BUSY = "busy"
+    DECLINED = "declined"  # a person said no
+    NO_ANSWER = "no answer"  # it rang, nobody came
+    UNREACHABLE = "unreachable"  # no device, or none that could be reached
+    NOT_FOUND = "not found"  # there is nobody at this address
+    GONE = "gone"  # the address is no longer in use
+    FORBIDDEN = "forbidden"  # policy, ours or the peer's
+    MEDIA_MISMATCH = "media mismatch"  # no common codec, or not what the peer's device can do
+    SECURITY = "security"  # encryption that one side demands and the other has not
+    CONNECTIVITY = "connectivity"  # media or signalling broke
+    EXPIRED = "expired"  # the session timer ran out (RFC 4028)
+    TRANSFERRED = "transferred"  # the leg was replaced by another one
+    LOOP = "loop"
+    OVERLOADED = "overloaded"  # a limit of ours, or no media relay
+    FAILED = "failed"  # an error inside one of the systems
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call or a leg ended, and who decided; carried to both sides, the record, trace and administrator.
+
+    Attributes:
+        cause: what happened.
+        text: a sentence fit for the people concerned; empty takes the cause's own.
+        origin: who decided.
+        rule: deciding policy rule, if any.
+        status: SIP status it came as; 0 when it did not come from SIP.
+        alternative: URI to call instead (RFC 3261 section 21.3), if told.
+    """
+
+    cause: EndCause
+    text: str = ""
+    origin: Origin = Origin.PEER
+    rule: str = ""
+    status: int = 0
+    alternative: str = ""
+
+
+class MediaForm(StrEnum):
+    """What a leg's media look like on the wire; decides between direct and relayed, and how the relay speaks."""
+
+    WEBRTC = "webrtc"  # ICE, DTLS-SRTP, rtcp-mux: UDP/TLS/RTP/SAVPF (browsers, every Jingle client)
+    DTLS = "dtls"  # DTLS-SRTP without ICE: UDP/TLS/RTP/SAVP
+    SDES = "sdes"  # RTP/SAVP with keys in the SDP (RFC 4568)
+    RTP = "rtp"  # RTP/AVP in clear

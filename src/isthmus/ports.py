@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from xml.etree.ElementTree import Element
 
 from isthmus.errors import StoreError, TransportError
-from isthmus.model import Address, Authorisation, Failure, Message, MessageKind, User
+from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, User
+from isthmus.sdp.session_description import SessionDescription
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.uri import SipUri
 
@@ -480,3 +481,100 @@ class Bus(Protocol):
 
     def send(self, address: Address, event: object) -> None:
         """Send; events to one address arrive in the order they were sent."""
+
+
+# --- calls ----------------------------------------------------------------------------------------------------
+
+
+class InviteSink(Protocol):
+    """Takes what becomes of an INVITE. Called in order; must not raise."""
+
+    def provisional(self, response: SipResponse) -> None:
+        """A 101 to 199 came (100 is not told)."""
+
+    def accepted(self, response: SipResponse) -> None:
+        """A 2xx came; also each further one, from other forks or repeated because our ACK was lost: ACK each."""
+
+    def failed(self, outcome: SipResponse | TransportError) -> None:
+        """A final response of 300 to 699 (already ACKed), a timeout, or nothing could be sent. Nothing follows."""
+
+
+class SentInvite(Protocol):
+    """An INVITE on its way."""
+
+    def cancel(self, reason: str = "") -> None:
+        """Send CANCEL as soon as it is allowed (RFC 3261 section 9.1), with this Reason; no effect after a final
+        response. The outcome comes to the sink as usual."""
+
+
+class CallSipEndpoint(LeanSipEndpoint, Protocol):
+    """An endpoint that can also make calls."""
+
+    def invite(self, request: SipRequest, next_hop: NextHop | None, sink: InviteSink) -> SentInvite:
+        """Send an INVITE (initial or within a dialog)."""
+
+    async def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
+        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4). Raises TransportError."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaQuality:
+    """What the relay counted for one direction of one medium (RFC 3550 sections 6.4 and A).
+
+    Attributes:
+        media: "audio" or "video".
+        party: key of the leg that sent it.
+        packets, octets, lost: counts.
+        jitter_ms, round_trip_ms: latest or mean values, None when unknown.
+        mos: mean opinion score 1.0 to 5.0 as the relay computed it, None when unknown.
+    """
+
+    media: str
+    party: str
+    packets: int
+    octets: int
+    lost: int = 0
+    jitter_ms: float | None = None
+    round_trip_ms: float | None = None
+    mos: float | None = None
+
+
+class RelaySession(Protocol):
+    """One call's media in one relay (rtpengine NG). Operations of one session are made one after the other.
+
+    `by` names who said this description, `to` the other end (keys of legs). `form` is what the description must look
+    like on the other side. What comes back is ready to be sent there.
+    """
+
+    async def offer(self, sdp: SessionDescription, *, by: str, to: str, form: MediaForm) -> SessionDescription:
+        """Rewrite an offer. Raises RelayError."""
+
+    async def answer(self, sdp: SessionDescription, *, by: str, to: str, form: MediaForm) -> SessionDescription:
+        """Rewrite the answer to the last offer; `form` is that of the offerer's side. Raises RelayError."""
+
+    async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
+        """Feed trickled candidates (RFC 8840); failures are only traced: ICE finds peer-reflexive ones."""
+
+    async def quality(self) -> tuple[MediaQuality, ...]:
+        """Ask for the counters; empty when the relay does not answer."""
+
+    async def delete(self) -> tuple[MediaQuality, ...]:
+        """End it and return the last counters; never raises."""
+
+
+class MediaRelay(Protocol):
+    """All relays there are."""
+
+    @property
+    def is_available(self) -> bool:
+        """True when at least one answers."""
+
+    def open(self, on_dead: Callable[[], None]) -> RelaySession:
+        """Choose the least loaded relay for a new call; nothing is sent yet.
+
+        Args:
+            on_dead: called once when the relay is lost or says that no media have come for too long.
+
+        Raises:
+            RelayError: no relay answers.
+        """
