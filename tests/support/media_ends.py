@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 import numpy as np
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from numpy.typing import NDArray
 
 from isthmus.sdp.session_description import SessionDescription
@@ -26,7 +26,8 @@ def encode_ulaw(samples: NDArray[np.int16]) -> bytes:
     magnitude = np.minimum(np.abs(samples.astype(np.int32)), 32_635) + 132
     exponent = np.maximum(np.floor(np.log2(magnitude)).astype(np.int32) - 7, 0)
     mantissa = (magnitude >> (exponent + 3)) & 0x0F
-    return (~((samples < 0) * 0x80 | exponent << 4 | mantissa) & 0xFF).astype(np.uint8).tobytes()
+    octets = ~((samples < 0) * 0x80 | exponent << 4 | mantissa) & 0xFF
+    return bytes(octets.astype(np.uint8).tobytes())
 
 
 def decode_ulaw(data: bytes) -> NDArray[np.float64]:
@@ -114,13 +115,17 @@ class RtpPhone(asyncio.DatagramProtocol):
 class Browser:
     """Speaks a tone through ICE, DTLS-SRTP and Opus (or what is agreed)."""
 
-    def __init__(self, hertz: float, *, has_camera: bool = False) -> None:
+    def __init__(self, hertz: float, *, has_camera: bool = False, codecs: Sequence[str] = ()) -> None:
         use_addresses("127.0.0.1")
         self.connection = RTCPeerConnection()
         self.senses = Senses()
         self._tasks: list[asyncio.Task[None]] = []
         self.connection.on("track", lambda track: self._tasks.append(asyncio.create_task(self.senses.follow(track))))
         self.connection.addTrack(Voice(hertz))
+        if codecs:
+            known = RTCRtpSender.getCapabilities("audio").codecs
+            chosen = [codec for codec in known if codec.mimeType.partition("/")[2] in codecs]
+            self.connection.getTransceivers()[0].setCodecPreferences(chosen)
         if has_camera:
             self.connection.addTrack(Camera())
 
