@@ -29,6 +29,7 @@ from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreEr
 from isthmus.metrics import Metrics
 from isthmus.model import Address, canonical_domain
 from isthmus.net.dns import DnsClient
+from isthmus.net.media_examination import MediaExamination
 from isthmus.net.media_plane import MediaPlane
 from isthmus.net.prosody_accounts import ProsodyAccounts
 from isthmus.net.prosody_process import ProsodyProcess
@@ -268,6 +269,7 @@ class Isthmus:
                 self.clock.wall,
                 links=lambda: {name: link.is_connected for name, link in self.links.items()},
                 probe=RoundTrips(self.directory, self.store, self.bus, self.links, lambda: self.endpoint.bound),
+                media=MediaExamination(configuration, is_live=True).examine,
             ),
             status=self.status,
         )

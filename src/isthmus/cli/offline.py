@@ -13,6 +13,7 @@ from isthmus.bus.in_process import InProcessBus
 from isthmus.cli.configuration_file import load_configuration
 from isthmus.config import Configuration
 from isthmus.net.dns import DnsClient
+from isthmus.net.media_examination import MediaExamination
 from isthmus.net.prosody_accounts import ProsodyAccounts
 from isthmus.net.prosody_process import prosody_paths
 from isthmus.net.system_clock import SystemClock
@@ -74,5 +75,10 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
         Explanation(store, policing, directory, contacts, trace),
         clock,
         is_live=False,
-        doctor=Examination(configuration, DnsClient(configuration.sip.dns_servers), clock.wall),
+        doctor=Examination(
+            configuration,
+            DnsClient(configuration.sip.dns_servers),
+            clock.wall,
+            media=MediaExamination(configuration, is_live=False).examine,
+        ),
     )
