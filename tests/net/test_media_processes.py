@@ -272,3 +272,27 @@ def test_coturn_trusts_our_secret_alone_and_keeps_out_of_private_networks() -> N
     assert not any(line.startswith(("allowed-peer-ip", "allow-loopback-peers")) for line in lines)
     trial = coturn_configuration(TurnSettings(secret=SecretStr("s")), "people.test", Path("/x")).splitlines()
     assert {"allow-loopback-peers", "allowed-peer-ip=127.0.0.1"} <= set(trial)
+
+
+@pytest.mark.parametrize(
+    ("path", "generated"),
+    [
+        (
+            "deploy/rtpengine/rtpengine.conf",
+            rtpengine_configuration(
+                MediaSettings(host="10.0.0.7", advertised_host="198.51.100.7"), Path("/run/rtpengine")
+            ).replace("listen-ng = 127.0.0.1:", "listen-ng = 10.0.0.7:"),
+        ),
+        (
+            "deploy/coturn/turnserver.conf",
+            coturn_configuration(
+                TurnSettings(host="10.0.0.9", external_address="198.51.100.9", secret=SecretStr("change-me")),
+                "people.example",
+                Path("/var/lib/turn"),
+            ),
+        ),
+    ],
+)
+def test_the_examples_for_other_machines_say_what_the_embedded_ones_are_told(path: str, generated: str) -> None:
+    example = (Path(__file__).parents[2] / path).read_text()
+    assert example.splitlines()[1:] == generated.splitlines()[1:]

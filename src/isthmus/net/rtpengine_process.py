@@ -41,7 +41,7 @@ def rtpengine_configuration(media: MediaSettings, directory: Path) -> str:
         "log-stderr = true",
         "log-level = 4",
         f"pidfile = {directory / 'rtpengine.pid'}",
-        "# The kernel module is for machines of the telephone company; user space carries hundreds of calls.",
+        "# In user space: no kernel module is needed, and hundreds of calls are carried.",
         "table = -1",
         f"interface = {media.host.strip('[]')}{advertised}",
         f"listen-ng = {CONTROL_HOST}:{media.control_port}",
