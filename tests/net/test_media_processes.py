@@ -16,17 +16,22 @@ import aioice.turn
 import pytest
 from pydantic import SecretStr
 
-from isthmus.config import Configuration, MediaSettings, TurnSettings
+from isthmus.config import BusinessDomain, Configuration, MediaSettings, TurnSettings, XmppSettings
 from isthmus.metrics import Metrics
+from isthmus.model import Address
 from isthmus.net.companion_process import CompanionProcess
 from isthmus.net.coturn_process import CoturnProcess, coturn_configuration
 from isthmus.net.media_plane import MediaPlane
+from isthmus.net.prosody_accounts import ProsodyAccounts
+from isthmus.net.prosody_process import ProsodyProcess
 from isthmus.net.rtpengine_process import RtpengineProcess, rtpengine_configuration
 from isthmus.services.turn_credentials import turn_credentials
 from isthmus.trace import Trace
 from tests.support.processes import free_port
+from tests.support.prosody import needs_prosody
 from tests.support.rtpengine import needs_rtpengine
 from tests.support.turn import needs_coturn
+from tests.support.xmpp_client import XmppClient
 
 Make = Callable[..., CompanionProcess]
 BOTH = [
@@ -214,6 +219,38 @@ class TestTurn:
         reachable = [await permits(config, made.username, made.password, peer) for peer in
                      ("127.0.0.1", "9.9.9.9", "10.1.2.3", "10.1.3.3", "192.168.1.1", "169.254.169.254")]  # fmt: skip
         assert reachable == [True, True, True, False, False, False]
+
+
+@needs_coturn
+@needs_prosody
+@pytest.mark.interop
+async def test_a_client_asks_its_own_server_and_the_credentials_it_gets_are_taken(
+    tmp_path: Path, process: Make
+) -> None:
+    """XEP-0215: Prosody makes them from the same secret."""
+    xmpp = XmppSettings(
+        component_port=free_port(), c2s_port=free_port(), s2s_port=free_port(), websocket_port=free_port()
+    )
+    domain = BusinessDomain(name="corp.test", component_secret=SecretStr("component"))
+    config = configuration(tmp_path).model_copy(update={"xmpp": xmpp, "domains": (domain,)})
+    await process(CoturnProcess, config).start()
+    prosody = ProsodyProcess(config, trace=Trace(lambda: 0.0))
+    await prosody.start()
+    await ProsodyAccounts(prosody.paths).create(Address("ben", "people.test"), "pw")
+    client = XmppClient("ben@people.test/phone", "pw", "127.0.0.1", xmpp.c2s_port)
+    await client.start()
+    answer = await client.query(
+        "<iq type='get' id='turn' to='people.test'><services xmlns='urn:xmpp:extdisco:2'/></iq>"
+    )
+    services = {
+        (one.get("type"), one.get("transport")): dict(one.attrib) for one in answer.iter("{urn:xmpp:extdisco:2}service")
+    }
+    assert {("stun", "udp"), ("turn", "udp"), ("turn", "tcp")} <= services.keys()
+    turn = services["turn", "udp"]
+    assert (turn["host"], turn["port"]) == ("127.0.0.1", str(config.turn.port))
+    assert await allocates(config.turn.port, turn["username"], turn["password"])
+    await client.stop()
+    await prosody.stop()
 
 
 async def allocates(port: int, username: str, password: str) -> bool:
