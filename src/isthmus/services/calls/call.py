@@ -103,19 +103,24 @@ class LegReplaced:
     """A transfer succeeded: another leg takes the place of one of ours, over a path of its own.
 
     Attributes:
-        old, new: the legs; `new` is established, or (with `is_new_waiting`) waits for its answer.
+        old, new: the legs.
         path: between `new` and the leg that remains.
         description: what `new` said about its media.
+        told: what it was told about the media of the leg that remains; None when it waits to be told.
         party: the person at the new end.
-        is_new_waiting: the new leg asked to take the place (RFC 3891) and waits to be accepted.
     """
 
     old: Leg
     new: Leg
     path: MediaPath
     description: SessionDescription
+    told: SessionDescription | None
     party: Address
-    is_new_waiting: bool = False
+
+    @property
+    def is_new_waiting(self) -> bool:
+        """The new leg asked to take the place (RFC 3891) and waits to be accepted."""
+        return self.told is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +173,8 @@ class CallWatcher:
     def ended(self, call: Call) -> None:
         """It is over; `call.ending` says why."""
 
-    def replaced(self, call: Call) -> None:
-        """One of its people is another one now."""
+    def replaced(self, call: Call, old: Address, new: Address) -> None:
+        """A transfer put somebody else in the place of one of the two."""
 
     def transfer_requested(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
         """One end wants the other one connected to somebody else."""
@@ -604,12 +609,14 @@ class Call:
             return
         remaining, old_path = self.other(event.old), self.path
         if event.old is self.caller_leg:
-            self.caller_leg, self.caller = event.new, event.party
+            gone, self.caller_leg, self.caller = self.caller, event.new, event.party
         else:
-            self.callee_leg, self.callee = event.new, event.party
+            gone, self.callee_leg, self.callee = self.callee, event.new, event.party
         self.path, self.path_kind = event.path, event.path.kind
         self._negotiating = self._completing = None
         self._last_said[event.new.key] = event.description
+        if event.told is not None:
+            self._last_told[event.new.key] = event.told
         event.new.attach(self.leg_event)
         event.old.hang_up(Ending(EndCause.TRANSFERRED, "", Origin.LOCAL))
         if event.is_new_waiting:
@@ -622,7 +629,7 @@ class Call:
         self._note(f"{event.old.key} is replaced by {event.new.key}, media {self.path_kind.value}")
         if old_path is not None:
             await old_path.close()
-        self._watcher.replaced(self)
+        self._watcher.replaced(self, gone, event.party)
 
     async def _replacement_confirmed(self, _leg: Leg, _event: LegConfirmed) -> None:
         self._take_waiting()
