@@ -9,7 +9,8 @@ import pytest
 
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.call import IGNORED, ROWS, Call, CallState, CallTerms, CallWatcher, Role
+from isthmus.services.calls.call import IGNORED, ROWS, Call, CallWatcher
+from isthmus.services.calls.call_events import CallState, CallTerms, Role
 from isthmus.services.calls.leg import (
     IncomingCall,
     LegAccepted,

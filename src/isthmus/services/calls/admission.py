@@ -13,7 +13,7 @@ from isthmus.config import CallSettings
 from isthmus.model import Address, EndCause, Ending, Modality, Origin, Verdict
 from isthmus.policy import Rules
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.call import CallTerms
+from isthmus.services.calls.call_events import CallTerms
 from isthmus.services.calls.leg import IncomingCall
 from isthmus.services.calls.media_path import PathKind, media_in_use
 from isthmus.services.directory import Directory

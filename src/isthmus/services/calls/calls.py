@@ -25,7 +25,8 @@ from isthmus.model import (
 from isthmus.ports import Bus, Clock, MediaRelay
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.admission import CallAdmission, Policing, Relations
-from isthmus.services.calls.call import Call, CallTerms, CallWatcher
+from isthmus.services.calls.call import Call, CallWatcher
+from isthmus.services.calls.call_events import CallTerms
 from isthmus.services.calls.leg import IncomingCall, Leg, LegTransferRequested
 from isthmus.services.calls.media_path import MediaPaths
 from isthmus.services.calls.records import CallRecords

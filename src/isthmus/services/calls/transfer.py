@@ -17,7 +17,9 @@ from isthmus.errors import IsthmusError
 from isthmus.model import Address, EndCause, Ending, Origin
 from isthmus.ports import Clock, TimerHandle
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.call import Call, CallState, CallTerms, LegReplaced, LegTaken, best_refusal
+from isthmus.services.calls.branches import best_refusal
+from isthmus.services.calls.call import Call
+from isthmus.services.calls.call_events import CallState, CallTerms, LegReplaced, LegTaken
 from isthmus.services.calls.leg import (
     IncomingCall,
     Leg,
@@ -104,7 +106,7 @@ class Transfers:
 
     def _transfer_to_person(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
         remaining = call.other(leg)
-        said = call.last_said(remaining)
+        said = call.negotiation.said.get(remaining.key)
         if said is None:
             event.progress(0, Ending(EndCause.FAILED, "", Origin.LOCAL))
             return
@@ -131,7 +133,7 @@ class Transfers:
             event.progress(0, Ending(EndCause.FORBIDDEN, "", Origin.POLICY, "replaces.stranger"))
             return
         partner = second.other(named)
-        said = call.last_said(call.other(leg))
+        said = call.negotiation.said.get(call.other(leg).key)
         terms = None if said is None else self._admit(call.other(leg).party, partner.party, said)
         if isinstance(terms, Ending):
             event.progress(0, terms)
@@ -276,7 +278,7 @@ class _Join(_Step):
         self.run(self._offer())
 
     async def _offer(self) -> None:
-        said = self.call.last_said(self.remaining)
+        said = self.call.negotiation.said.get(self.remaining.key)
         if said is None:
             self.fail(Ending(EndCause.FAILED, "", Origin.LOCAL))
             return
