@@ -159,6 +159,10 @@ class ReliableReceipts:
     def __init__(self) -> None:
         self._last = 0
 
+    def is_reliable(self, response: SipResponse) -> bool:
+        """True for a response that wants a PRACK."""
+        return rseq_of(response) is not None
+
     def receive(self, response: SipResponse) -> RAck | None:
         """Return what to PRACK, or None: not reliable, repeated (our PRACK is on its way), or out of order."""
         rseq = rseq_of(response)

@@ -83,6 +83,10 @@ class SessionTimer:
         self._refresh_at = float("inf")
         self._expires_at = float("inf")
 
+    def copy(self) -> SessionTimer:
+        """A timer for another dialog of the same INVITE: it knows what the peers on the way want."""
+        return SessionTimer(interval_seconds=self.interval_seconds, minimum_seconds=self._minimum)
+
     # --- as the client of an INVITE or UPDATE (section 7) ---
 
     def request_headers(self) -> list[tuple[str, str]]:
