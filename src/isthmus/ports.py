@@ -360,6 +360,41 @@ class AuditRecord:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call that is over (a call detail record).
+
+    Attributes:
+        id: of the call, as in the trace.
+        caller, callee: the people.
+        started_at, answered_at, ended_at: Unix seconds; `answered_at` None when nobody answered.
+        media: kinds of media that were in use at the end, e.g. ("audio", "video").
+        path: "direct", "relayed", or "" when it never came so far.
+        cause: `model.EndCause` value; text and rule: why, as people and administrator were told.
+        device: which device answered.
+        quality: counters of the relay, one mapping per medium and sender.
+    """
+
+    id: str
+    caller: Address
+    callee: Address
+    started_at: float
+    answered_at: float | None
+    ended_at: float
+    media: tuple[str, ...] = ()
+    path: str = ""
+    cause: str = ""
+    text: str = ""
+    rule: str = ""
+    device: str = ""
+    quality: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long people talked."""
+        return 0.0 if self.answered_at is None else max(0.0, self.ended_at - self.answered_at)
+
+
 class Store(Protocol):
     """Durable state. Every method raises StoreError when it cannot keep its promise.
 
@@ -461,6 +496,24 @@ class Store(Protocol):
 
     async def crossings(self, one: Address, other: Address) -> Sequence[Crossing]:
         """Totals between two people, both directions, including what is not yet written."""
+
+    def note_call(self, record: CallRecord, expires_at: float) -> None:
+        """Insert or replace the record of a call that is over, until `expires_at` (Unix seconds), written behind."""
+
+    async def calls(self, *, person: Address | None = None, limit: int = 100) -> Sequence[CallRecord]:
+        """Calls that are over, newest first; those of one person, or of everybody."""
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        """One of them."""
+
+    def note_live_call(self, call_id: str, state: Mapping[str, Any]) -> None:
+        """Keep what is needed to end a live call cleanly after a crash, written behind."""
+
+    def note_live_call_gone(self, call_id: str) -> None:
+        """Forget it, written behind."""
+
+    async def live_calls(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """The calls that were live when the last run ended."""
 
     async def save_audit(self, record: AuditRecord) -> None:
         """Append to the audit log."""

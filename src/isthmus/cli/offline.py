@@ -19,6 +19,7 @@ from isthmus.net.system_clock import SystemClock
 from isthmus.ports import Store
 from isthmus.services.accounts import Accounts, service_locals
 from isthmus.services.administration import Administration
+from isthmus.services.calls.operations import CallOperations
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
 from isthmus.services.explanation import Explanation
@@ -75,4 +76,5 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
         clock,
         is_live=False,
         doctor=Examination(configuration, DnsClient(configuration.sip.dns_servers), clock.wall),
+        more=CallOperations(store, clock, None).functions,
     )

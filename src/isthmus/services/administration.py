@@ -81,6 +81,7 @@ class Administration:
     Args:
         is_live: we are inside a running server, whose connections carry what is decided.
         status: numbers of the running server for `isthmus status`.
+        more: operations of other services, by name.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Administration:
         is_live: bool,
         doctor: Doctor | None = None,
         status: Callable[[], Mapping[str, object]] | None = None,
+        more: Mapping[str, Function] | None = None,
     ) -> None:
         self._configuration = configuration
         self._store = store
@@ -132,6 +134,7 @@ class Administration:
             "explain": self.explain,
             "doctor": self.examine,
             "status": self.status,
+            **(more or {}),
         }
         self.operations: Mapping[str, Operation] = {
             name: Operation.of(name, function) for name, function in functions.items()
