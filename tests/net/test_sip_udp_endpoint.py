@@ -274,7 +274,10 @@ async def test_the_lean_way_calls_back_with_answers_and_errors() -> None:
 
 async def test_a_cancelled_invite_is_reported_and_answered_487() -> None:
     recorder = Recorder(status=0)
-    async with running(recorder, on_cancel=lambda invite, _: recorder.cancelled.put_nowait(invite)) as endpoint, udp_peer() as peer:
+    async with (
+        running(recorder, on_cancel=lambda invite, _: recorder.cancelled.put_nowait(invite)) as endpoint,
+        udp_peer() as peer,
+    ):
         peer.send(request_text("INVITE", number=70_001), endpoint.bound["udp"])
         invite = await recorder.next()
         peer.send(request_text("CANCEL", number=70_001, body=""), endpoint.bound["udp"])

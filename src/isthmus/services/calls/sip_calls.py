@@ -10,11 +10,11 @@ from typing import Protocol
 
 from isthmus.interworking.call_endings import ending_from_reason_header
 from isthmus.model import Address, EndCause, Ending
-from isthmus.ports import CallSipEndpoint, Clock, IncomingRequest, TimerHandle
+from isthmus.ports import CallSipEndpoint, Clock, Flow, IncomingRequest, TimerHandle
+from isthmus.services.calls.leg import Leg
 from isthmus.services.delivery import BusinessDelivery, Way
 from isthmus.services.loop_protection import LoopProtection
 from isthmus.sip.message import SipRequest
-from isthmus.sip.replaces import Replaces
 from isthmus.sip.session_timer import DEFAULT_INTERVAL_SECONDS, SMALLEST_INTERVAL_SECONDS, SessionTimer
 from isthmus.sip.timers import TimerTable
 from isthmus.trace import Trace
@@ -35,10 +35,27 @@ class SessionState(Enum):
 
 
 class DialogOwner(Protocol):
-    """Who takes the requests of one dialog."""
+    """Who takes the requests of one dialog (`services.calls.sip_session`)."""
+
+    @property
+    def party(self) -> Address:
+        """The person at the other end of the dialog."""
+
+    @property
+    def leg(self) -> Leg | None:
+        """The leg that the dialog belongs to."""
+
+    def is_heard_on(self, flow: Flow) -> bool:
+        """True when a request on this flow comes from where the device was last proven to be."""
 
     def receive(self, incoming: IncomingRequest) -> None:
         """Take a request within the dialog, ACK among them."""
+
+    def cancelled(self, incoming: IncomingRequest, cancel: SipRequest) -> None:
+        """An INVITE of this dialog, also the first, was cancelled."""
+
+    def flow_closed(self, flow: Flow) -> None:
+        """A connection is gone."""
 
 
 DialogKey = tuple[str, str, str]
@@ -50,23 +67,37 @@ class DialogTable:
 
     def __init__(self) -> None:
         self._owners: dict[DialogKey, DialogOwner] = {}
+        self._callers: dict[tuple[str, str], DialogOwner] = {}
 
     def add(self, key: DialogKey, owner: DialogOwner) -> None:
         """Let `owner` take the requests of a dialog."""
         self._owners[key] = owner
+        self._callers[key[0], key[2]] = owner
 
     def discard(self, key: DialogKey, owner: DialogOwner) -> None:
         """Forget a dialog, if it is still this owner's."""
         if self._owners.get(key) is owner:
             del self._owners[key]
+        if self._callers.get((key[0], key[2])) is owner:
+            del self._callers[key[0], key[2]]
 
     def find(self, call_id: str, local_tag: str, remote_tag: str) -> DialogOwner | None:
         """Return who takes the requests of this dialog, or None: 481."""
         return self._owners.get((call_id, local_tag, remote_tag))
 
-    def named(self, replaces: Replaces) -> DialogOwner | None:
-        """Return the owner of the dialog that a Replaces means (RFC 3891 section 3)."""
-        return self.find(replaces.call_id, replaces.to_tag, replaces.from_tag)
+    def of_sender(self, call_id: str, remote_tag: str) -> DialogOwner | None:
+        """Return the dialog that an INVITE without our tag has made, for its CANCEL."""
+        return self._callers.get((call_id, remote_tag))
+
+    def leg_named(self, replaces: tuple[str, str, str]) -> Leg | None:
+        """Return the leg whose dialog a Replaces means: (Call-ID, to-tag, from-tag), RFC 3891 section 3."""
+        owner = self._owners.get(replaces)
+        return None if owner is None else owner.leg
+
+    def flow_closed(self, flow: Flow) -> None:
+        """Tell all dialogs that a connection is gone."""
+        for owner in tuple(self._owners.values()):
+            owner.flow_closed(flow)
 
     def __len__(self) -> int:
         return len(self._owners)

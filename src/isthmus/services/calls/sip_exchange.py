@@ -291,8 +291,8 @@ class Exchange:
         """Their re-INVITE was cancelled."""
         if self._theirs is not None and self._theirs.incoming is incoming:
             self._take_theirs()
-            incoming.respond(487)
             self._send_next()
+        incoming.respond(487)
 
     def _update_took_too_long(self) -> None:
         theirs = self._take_theirs()

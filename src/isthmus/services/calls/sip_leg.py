@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 from isthmus.model import Address, Ending, MediaForm
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegSignal, LegSink
 from isthmus.services.calls.leg_outbox import Outbox
-from isthmus.services.calls.sip_calls import SipCalls
+from isthmus.services.calls.sip_calls import SessionState, SipCalls
 from isthmus.services.calls.sip_session import SipSession
 
 _numbers = itertools.count(1)
@@ -37,6 +39,19 @@ class SipLeg:
     def attach(self, sink: LegSink) -> None:
         """Send events here; what has happened meanwhile (a quick CANCEL) follows at once."""
         self._outbox.attach(sink)
+
+    def to_record(self) -> Mapping[str, Any] | None:
+        """Return what the next run needs to end this leg, should this one crash."""
+        if self.session is None or self.session.state is not SessionState.CONFIRMED:
+            return None
+        flow = self.session.path.flow
+        return {
+            "kind": "sip",
+            "party": str(self.party),
+            "device": self.session.path.device,
+            "flow": None if flow is None else [flow.transport, flow.remote_host, flow.remote_port],
+            "dialog": self.session.dialog.to_record(),
+        }
 
     # --- in the call ---
 

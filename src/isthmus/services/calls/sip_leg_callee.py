@@ -15,7 +15,7 @@ from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.ports import SentInvite
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.leg import LegAccepted, LegEnded, LegProgressed, LegRinging, LegSink
+from isthmus.services.calls.leg import LegAccepted, LegEnded, LegProgressed, LegRinging
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.services.calls.sip_calls import ALLOW, SipCalls, supported
 from isthmus.services.calls.sip_leg import SipLeg, form_of_media, has_ice
@@ -69,7 +69,7 @@ class SipCalleeLeg(SipLeg):
         *,
         party: Address,
         peer: Address,
-        sink: LegSink,
+        form: MediaForm | None = None,
         peer_name: str = "",
         hops: int = 0,
         breadth: int = 60,
@@ -82,16 +82,15 @@ class SipCalleeLeg(SipLeg):
             target: the device and the ways to it (`services.delivery`).
             party: the callee.
             peer: the caller, who stands in From.
-            sink: takes the events.
+            form: what media it is to be asked for; None takes a guess by transport.
             peer_name: display name of the caller.
             hops: crossings behind the call when it arrives there.
             breadth: Max-Breadth for this branch (RFC 5393).
             max_forwards: hops left.
             is_hosted: the device registered with us; otherwise it is a neighbour of a routed domain.
         """
-        super().__init__(calls, party=party, peer=peer, device=target.key, form=_guess(target))
+        super().__init__(calls, party=party, peer=peer, device=target.key, form=form or forms_of(target)[0])
         self._outbox.leg = self
-        self._outbox.attach(sink)
         self._ways = list(target.ways)
         self._peer_name = peer_name
         self._hops = hops
@@ -109,7 +108,7 @@ class SipCalleeLeg(SipLeg):
         self._has_progressed = False
         self._redirects = 0
         self._intervals = 0
-        self._cancel_reason = ""
+        self._over = Ending(EndCause.ANSWERED_ELSEWHERE)
 
     # --- Leg methods that mean nothing to a callee ---
 
@@ -150,9 +149,9 @@ class SipCalleeLeg(SipLeg):
             self.hang_up(ending)
         elif self._state is not CalleeState.OVER:
             self._state = CalleeState.OVER
-            self._cancel_reason = ending_to_reason_header(ending)
+            self._over = ending
             if self._sent is not None:
-                self._sent.cancel(self._cancel_reason)
+                self._sent.cancel(ending_to_reason_header(ending))
             self._outbox.tell_later(LegEnded(ending))
 
     def hang_up(self, ending: Ending) -> None:
@@ -227,7 +226,7 @@ class SipCalleeLeg(SipLeg):
         """Take the first 2xx of a dialog, acknowledged; only one dialog becomes the call."""
         session = fork.session
         if self._state is not CalleeState.CALLING:
-            session.hang_up(Ending(EndCause.ANSWERED_ELSEWHERE))
+            session.hang_up(self._over)
             return
         self._state = CalleeState.ESTABLISHED
         self.session = session
@@ -408,9 +407,18 @@ def _transport(way: Way) -> str:
     return (uri.param("transport") or "udp").lower()
 
 
-def _guess(target: Target) -> MediaForm:
-    """A browser speaks WebRTC; of others nothing is known before they answer."""
-    return MediaForm.WEBRTC if any(_transport(way) in ("ws", "wss") for way in target.ways) else MediaForm.RTP
+def forms_of(target: Target) -> tuple[MediaForm, ...]:
+    """Return the forms of media to try with a device, in order.
+
+    A browser speaks WebRTC and nothing else. Of others nothing is known before they answer; a wrong guess costs a
+    488 without ringing. Whoever signals over TLS wants encrypted media most likely.
+    """
+    transports = {_transport(way) for way in target.ways}
+    if not transports.isdisjoint(("ws", "wss")):
+        return (MediaForm.WEBRTC,)
+    if "tls" in transports:
+        return (MediaForm.SDES, MediaForm.RTP, MediaForm.WEBRTC)
+    return (MediaForm.RTP, MediaForm.SDES, MediaForm.WEBRTC)
 
 
 def _device_of(response: SipResponse) -> str:

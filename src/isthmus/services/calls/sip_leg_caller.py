@@ -96,6 +96,8 @@ class SipCallerLeg(SipLeg):
         session.note_peer(request)
         session.on_prack = self._receive_prack
         session.on_bye = self._bye_received
+        session.on_cancel = self._cancelled
+        session.on_flow_closed = self._flow_closed
         self.session: SipSession = session
         first = 1 + int(calls.chance() * (LARGEST_FIRST_RSEQ - 1))
         self._reliable = ReliableProvisionals(cseq=request.cseq.number, first_rseq=first, t1_seconds=calls.timers.t1)
@@ -134,6 +136,8 @@ class SipCallerLeg(SipLeg):
         if self._state not in (CallerState.CALLING, CallerState.ACCEPTING):
             return
         status, phrase = ending_to_status(ending)
+        if ending.status == 481:
+            status, phrase = 481, ""  # a Replaces that names nothing (RFC 3891 section 3)
         code = INCOMPATIBLE_FORMAT if status in (488, 606) else MISCELLANEOUS
         headers = [warning_header(text_of(ending), code)]
         reason = ending_to_reason_header(ending)
@@ -161,17 +165,15 @@ class SipCallerLeg(SipLeg):
 
     # --- what comes from the caller ---
 
-    def cancelled(self, incoming: IncomingRequest, cancel: SipRequest) -> None:
+    def _cancelled(self, cancel: SipRequest) -> None:
         """The caller's CANCEL: it has its 200 already, the INVITE gets 487 (section 9.2)."""
-        if incoming is not self._incoming:
-            self.session.exchange.cancelled(incoming)
-        elif self._state in (CallerState.CALLING, CallerState.ACCEPTING):
+        if self._state in (CallerState.CALLING, CallerState.ACCEPTING):
             self._respond_finally(487, "", [])
             self._end(ending_told_by(cancel, EndCause.CANCELLED))
 
-    def flow_closed(self, flow: Flow) -> None:
-        """A connection is gone: who still waits for an answer on it will not hear one."""
-        if flow == self._incoming.flow and self._state in (CallerState.CALLING, CallerState.ACCEPTING):
+    def _flow_closed(self, flow: Flow) -> None:
+        """Who waits for an answer on a connection that is gone will not hear one."""
+        if self._state in (CallerState.CALLING, CallerState.ACCEPTING):
             self._respond_finally(487, "", [])
             self._end(Ending(EndCause.CANCELLED, "The caller's connection broke.", Origin.PEER))
 

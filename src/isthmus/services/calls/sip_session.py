@@ -12,9 +12,9 @@ from isthmus.errors import SipParseError, TransportError
 from isthmus.interworking.call_endings import ending_to_reason_header
 from isthmus.interworking.session_bodies import ACCEPT, FRAGMENT_TYPE, fragment_body, fragment_in
 from isthmus.model import Address, EndCause, Ending, Origin
-from isthmus.ports import IncomingRequest, TimerHandle
+from isthmus.ports import Flow, IncomingRequest, TimerHandle
 from isthmus.sdp.session_description import SdpError, SessionDescription
-from isthmus.services.calls.leg import LegCandidates, LegDigit, LegEnded
+from isthmus.services.calls.leg import Leg, LegCandidates, LegDigit, LegEnded
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, ending_told_by, supported
 from isthmus.services.calls.sip_exchange import Exchange
@@ -41,7 +41,7 @@ class SipSession:
         allowed: methods that the device says it takes; empty when it says nothing.
         on_prack: takes PRACKs, while our reliable responses wait for them.
         on_message: takes MESSAGEs within the dialog; None refuses them.
-        on_bye: is told of a BYE before the dialog was confirmed.
+        on_bye, on_cancel, on_flow_closed: take what happens before the dialog is confirmed.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class SipSession:
         self.on_prack: Callable[[IncomingRequest], None] | None = None
         self.on_message: Callable[[IncomingRequest], None] | None = None
         self.on_bye: Callable[[SipRequest], None] | None = None
+        self.on_cancel: Callable[[SipRequest], None] | None = None
+        self.on_flow_closed: Callable[[Flow], None] | None = None
         self.exchange = Exchange(self)
         self._transfers = Transfers(self)
         self._outbox = outbox
@@ -88,6 +90,16 @@ class SipSession:
     @property
     def _key(self) -> tuple[str, str, str]:
         return self.dialog.call_id, self.dialog.local_tag, self.dialog.remote_tag
+
+    @property
+    def party(self) -> Address:
+        """The person at this end."""
+        return self.path.party
+
+    @property
+    def leg(self) -> Leg | None:
+        """The leg that the dialog belongs to; None for a fork that lost."""
+        return self._outbox.leg
 
     @property
     def outbox(self) -> Outbox:
@@ -213,6 +225,27 @@ class SipSession:
         self.calls.dialogs.discard(self._key, self)
 
     # --- in ---
+
+    def is_heard_on(self, flow: Flow) -> bool:
+        """True when a request on this flow comes from where the device was last proven to be."""
+        known = self.path.flow
+        if known is None or known.transport != flow.transport:
+            return False
+        if flow.is_stream:
+            return known.connection == flow.connection
+        return (known.remote_host, known.remote_port) == (flow.remote_host, flow.remote_port)
+
+    def cancelled(self, incoming: IncomingRequest, cancel: SipRequest) -> None:
+        """An INVITE of this dialog was cancelled; its CANCEL has been answered."""
+        if self.state is SessionState.EARLY and self.on_cancel is not None:
+            self.on_cancel(cancel)
+        else:
+            self.exchange.cancelled(incoming)
+
+    def flow_closed(self, flow: Flow) -> None:
+        """A connection is gone: an established call survives that, one that waits for its answer does not."""
+        if self.state is SessionState.EARLY and self.on_flow_closed is not None and self.path.flow == flow:
+            self.on_flow_closed(flow)
 
     def receive(self, incoming: IncomingRequest) -> None:
         """Take a request within the dialog."""
