@@ -549,7 +549,11 @@ class InviteSink(Protocol):
         """A 2xx came; also each further one, from other forks or repeated because our ACK was lost: ACK each."""
 
     def failed(self, outcome: SipResponse | TransportError) -> None:
-        """A final response of 300 to 699 (already ACKed), a timeout, or nothing could be sent. Nothing follows."""
+        """A final response of 300 to 699 (already ACKed), a timeout, or nothing could be sent.
+
+        Nothing follows but perhaps, for half a minute, a 2xx of a fork that a proxy let through (`accepted`): it wants
+        ACK and BYE (RFC 3261 section 16.7 step 5).
+        """
 
 
 class SentInvite(Protocol):
@@ -566,8 +570,11 @@ class CallSipEndpoint(LeanSipEndpoint, Protocol):
     def invite(self, request: SipRequest, next_hop: NextHop | None, sink: InviteSink) -> SentInvite:
         """Send an INVITE (initial or within a dialog)."""
 
-    async def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
-        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4). Raises TransportError."""
+    def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
+        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4).
+
+        What cannot be sent is dropped: the peer repeats its 2xx and gets another.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,10 @@ async def test_the_lean_way_calls_back_with_answers_and_errors() -> None:
 
 async def test_a_cancelled_invite_is_reported_and_answered_487() -> None:
     recorder = Recorder(status=0)
-    async with running(recorder, on_cancel=recorder.cancelled.put_nowait) as endpoint, udp_peer() as peer:
+    async with (
+        running(recorder, on_cancel=lambda invite, _: recorder.cancelled.put_nowait(invite)) as endpoint,
+        udp_peer() as peer,
+    ):
         peer.send(request_text("INVITE", number=70_001), endpoint.bound["udp"])
         invite = await recorder.next()
         peer.send(request_text("CANCEL", number=70_001, body=""), endpoint.bound["udp"])
@@ -311,7 +314,7 @@ async def test_the_ack_of_a_2xx_reaches_the_services_and_cannot_be_answered() ->
 
 async def test_our_ack_goes_out_without_a_transaction() -> None:
     async with running() as endpoint, udp_peer() as peer:
-        await endpoint.send_ack(outgoing(f"sip:ben@127.0.0.1:{peer.port}", "ACK", b""))
+        endpoint.send_ack(outgoing(f"sip:ben@127.0.0.1:{peer.port}", "ACK", b""))
         assert (await peer.next()).startswith(b"ACK ")
         assert endpoint.pending == 0
 

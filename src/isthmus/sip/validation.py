@@ -15,7 +15,7 @@ from isthmus.sip.message import MAXIMUM_MAX_FORWARDS, SipRequest, SipResponse
 from isthmus.sip.syntax import is_token, parse_number
 from isthmus.sip.uri import OtherUri, SipUri
 
-__all__ = ["accepts", "check_request", "check_response", "unsupported_options"]
+__all__ = ["accepts", "check_request", "check_response", "has_option", "unsupported_options"]
 
 # At most one line each (RFC 3261 table 2/3, "multi01" of RFC 4475). Which of two is meant nobody can tell, and a
 # filter before us may have looked at the other one (edge case 43).
@@ -166,6 +166,18 @@ def unsupported_options(request: SipRequest, supported: Collection[str], field: 
     if field not in request.headers or request.method in ("CANCEL", "ACK"):
         return []
     return [tag for tag in request.headers.get_list(field) if tag.lower() not in supported]
+
+
+def has_option(message: SipRequest | SipResponse, tag: str, *fields: str) -> bool:
+    """Tell whether an option tag stands in one of these header fields, by default Supported or Require."""
+    for name in fields or ("supported", "require"):
+        if name in message.headers:
+            try:
+                if tag in {element.strip().lower() for element in message.headers.get_list(name)}:
+                    return True
+            except SipParseError:
+                continue  # a list that cannot be read names nothing
+    return False
 
 
 def accepts(request: SipRequest, media_type: str, default: str = "application/sdp") -> bool:
