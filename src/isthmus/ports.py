@@ -615,6 +615,12 @@ class RelaySession(Protocol):
     async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
         """Feed trickled candidates (RFC 8840); failures are only traced: ICE finds peer-reflexive ones."""
 
+    async def drop(self, party: str) -> None:
+        """Take an end out that left while the others go on: a device that lost the race, one that transferred the call.
+
+        Nothing of it reaches the others any more, and its ports are free; never raises.
+        """
+
     async def quality(self) -> tuple[MediaQuality, ...]:
         """Ask for the counters; empty when the relay does not answer."""
 
