@@ -216,7 +216,7 @@ class Isthmus:
             self.clock,
             self.trace,
             is_watched=self.presence_package.is_watching,
-            capabilities=capabilities_element(),
+            capabilities=lambda _user: capabilities_element(),
         )
         for domain, configured in zip(domains, configuration.domains, strict=True):
             self.links[domain] = ComponentLink(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from xml.etree.ElementTree import Element
 
 from isthmus.errors import StoreError, TransportError
-from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, User
+from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, Modality, User
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.uri import SipUri
@@ -187,14 +187,43 @@ class StanzaSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class IqRefusal:
+    """The error that answers an IQ.
+
+    Attributes:
+        condition: of RFC 6120 section 8.3.3.
+        application: an application-specific condition beside it, serialised (XEP-0166 section 10); may be empty.
+    """
+
+    condition: str
+    application: str = ""
+
+
+class JingleSink(Protocol):
+    """Who takes calls that come over XMPP."""
+
+    def jingle_received(self, iq: Element) -> IqRefusal | None:
+        """Take an IQ set with one `<jingle/>`, addressed to one of our users (their bare JID or a resource).
+
+        Returns:
+            None to answer with an empty result, which is written before anything that follows from the IQ.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
-    """What a contact may know of a business user: answers vCard, last activity and disco queries."""
+    """What a contact may know of a business user: answers vCard, last activity and disco queries.
+
+    Attributes:
+        calls: what calls to the user may carry: AUDIO and VIDEO, or nothing.
+    """
 
     display_name: str = ""
     photo: bytes = b""
     photo_type: str = ""
     idle_seconds: int | None = None
     is_known: bool = True
+    calls: frozenset[Modality] = frozenset()
 
 
 class Profiles(Protocol):

@@ -67,6 +67,11 @@ _STATE_AFTER = {"subscribed": _ACTIVE, "unsubscribed": None, "unsubscribe": None
 _NOT_KEPT = Failure(Origin.LOCAL, 503, "resource-constraint", "the contact request could not be kept: try again later")
 
 
+def no_capabilities(_user: Address) -> str:
+    """Presence without entity capabilities."""
+    return ""
+
+
 class Automata(Protocol):
     """Addresses that are services of ours, not people (`isthmus@`, `echo@`)."""
 
@@ -79,7 +84,8 @@ class XmppPresence:
 
     Args:
         is_watched: True while a SIP dialog of (watcher, presentity) lives: such views are probed after a reconnect.
-        capabilities: the entity capabilities element of our users (XEP-0115), put into available presence.
+        capabilities: returns the entity capabilities element of one of our users (XEP-0115), put into available
+            presence.
     """
 
     def __init__(
@@ -95,7 +101,7 @@ class XmppPresence:
         trace: Trace,
         *,
         is_watched: Callable[[Address, Address], bool],
-        capabilities: str = "",
+        capabilities: Callable[[Address], str] = no_capabilities,
     ) -> None:
         self._links = links
         self._contacts = contacts
@@ -266,7 +272,7 @@ class XmppPresence:
             self._send(presentity, stanza.to_escaped(address_to_jid(row.watcher)))
 
     def _prepared(self, presentity: Address, presence: Presence) -> PresenceStanza:
-        return prepare_presence(presentity_jid(presentity), presence, extra=self._capabilities)
+        return prepare_presence(presentity_jid(presentity), presence, extra=self._capabilities(presentity))
 
     def _unavailable_stanza(self, presentity: Address, watcher: Address, note: str = "") -> str:
         presence = Presence(Availability.OFFLINE, note)
