@@ -53,6 +53,7 @@ from isthmus.services.presence_agent import PresenceAgent
 from isthmus.services.presence_package import PresencePackage
 from isthmus.services.presence_subscriber import PresenceSubscriber
 from isthmus.services.presence_views import PresenceViews
+from isthmus.services.profiles import ContactProfiles
 from isthmus.services.publications import Publications
 from isthmus.services.rate_limits import RateLimits
 from isthmus.services.registrar import Registrar
@@ -114,7 +115,6 @@ class Isthmus:
             maximum_pending=limits.pending_requests_per_user,
             maximum_watched=limits.subscriptions_per_watcher,
         )
-        self.directory.may_know = self.contacts.is_contact
 
         # SIP
         self.endpoint = NetworkSipEndpoint(
@@ -203,6 +203,7 @@ class Isthmus:
         self.user_agent_server.serve("NOTIFY", self.presence_subscriber.notify_received)
 
         # XMPP
+        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock)
         self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
         self.links: dict[str, ComponentLink] = {}
         self.xmpp_presence = XmppPresence(
@@ -225,7 +226,7 @@ class Isthmus:
                 configuration.xmpp,
                 sink=self,
                 responder=QueryResponder(
-                    domain, self.directory, clock=self.clock, version=__version__, kept=self.store.journal.flush
+                    domain, profiles, clock=self.clock, version=__version__, kept=self.store.journal.flush
                 ),
                 trace=self.trace,
                 shows_bodies=configuration.log.bodies,
