@@ -41,6 +41,7 @@ from isthmus.services.accounts import Accounts, service_locals
 from isthmus.services.administration import Administration
 from isthmus.services.authentication import Authenticator
 from isthmus.services.consent import Consent
+from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
@@ -256,6 +257,7 @@ class Isthmus:
                 devices=lambda user: len(self.registrar.bindings(user)),
             ),
             self.clock,
+            contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
             is_live=True,
             doctor=Examination(
                 configuration,
