@@ -24,14 +24,14 @@ pytestmark = [
     needs_prosody,
 ]
 
-ANA, TOM, UTE = (f"{name}@corp.test" for name in ("ana", "tom", "ute"))
-BEN, EVA, LEO = (f"{name}@people.test" for name in ("ben", "eva", "leo"))
+ANA, TOM, UTE, MIA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "mia"))
+BEN, EVA, LEO, IDA = (f"{name}@people.test" for name in ("ben", "eva", "leo", "ida"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
     async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
-        await installation.add_people(ANA, TOM, UTE, consumers=(BEN, EVA, LEO))
+        await installation.add_people(ANA, TOM, UTE, MIA, consumers=(BEN, EVA, LEO, IDA))
         yield installation
 
 
@@ -126,3 +126,24 @@ async def test_isthmus_is_restarted_by_its_operator(isthmus: IsthmusProcess, sta
     again.send_message(UTE, "Morning")
     await phone.wait_for_message("Morning")
     assert not flickered(again, UTE)
+
+
+async def test_an_imported_contact_is_kept_by_an_app_that_holds_it_already(
+    isthmus: IsthmusProcess, stage: Stage
+) -> None:
+    """Edge cases 2, 14, 52: a new installation imports the contact in its old form; Prosody agrees, nobody is asked."""
+    await befriended(stage, MIA, IDA)
+    await stage.clear()
+    await isthmus.stop()
+    with contextlib.closing(sqlite3.connect(isthmus.data / "isthmus.db")) as database, database:
+        database.execute("DELETE FROM authorisations WHERE ? IN (watcher, presentity)", (MIA,))
+    lists = isthmus.folder / "contacts.txt"
+    lists.write_text(f"{MIA} ida(people.test)@msn.com\n")
+    assert "1 asked" in await isthmus.cli("contact", "import", str(lists))
+    await isthmus.start()
+
+    phone, app = await stage.phone(MIA, IDA), await stage.app(IDA)
+    await app.presence(None, sender=MIA)
+    await phone.wait_for_presence(IDA, "Online")
+    told = [stanza.get("type") for stanza in app.received if stanza.get("from", "").startswith(MIA)]
+    assert not {"subscribe", "unsubscribed"} & set(told), "neither asked nor cut off"
