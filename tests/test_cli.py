@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -230,3 +231,49 @@ def test_help_loads_neither_the_store_nor_the_network() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def completed(command: Command, *words: str) -> list[str]:
+    """What bash offers for the last word, through the function that `--show-completion` prints."""
+    program = Path(sys.executable).parent / "isthmus"
+    function = subprocess.run(
+        [program, "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},  # no shell started us
+    )
+    line = ["isthmus", "--data", str(command.directory), *words]
+    script = f'{function.stdout}\nCOMP_WORDS=("$@"); COMP_CWORD={len(line) - 1}; _isthmus_completion {program}\n'
+    done = subprocess.run(
+        ["bash", "-c", f"{script}printf '%s\\n' \"${{COMPREPLY[@]}}\"", "bash", *line],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_the_shell_completes_commands_settings_and_their_values(command: Command) -> None:
+    assert completed(command, "con") == ["consumer", "contact"]
+    assert completed(command, "policy", "set", "pre") == ["presence", "presence_view"]
+    assert completed(command, "policy", "set", "strangers", "") == ["allow", "contacts", "nobody"]
+    assert completed(command, "explain", "a") == [], "without a server nobody is known, and nothing is said"
+
+
+def test_the_shell_completes_people_and_domains_that_the_server_knows(
+    command: Command, server: AdministrationWorld
+) -> None:
+    command.ok("user", "add", ANA, "--generate", "--group", "sales")
+    command.ok("domain", "block", "bad.example")
+    command.ok("contact", "import", "-", stdin=f"{ANA} {BEN}\n")
+    assert completed(command, "explain", "") == [ANA, BEN]
+    assert completed(command, "contact", "block", "an") == [ANA]
+    assert completed(command, "contact", "block", ANA, "") == [BEN]
+    assert completed(command, "policy", "set", "messages", "off", "--for", "") == [
+        "global",
+        "group:sales",
+        f"user:{ANA}",
+    ]
+    assert completed(command, "domain", "remove", "b") == ["bad.example"]

@@ -8,20 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from isthmus.cli.completion import peers, users
 from isthmus.cli.contact_lists import read_contact_list
 from isthmus.cli.output import DryRunFlag, JsonFlag, session, show, table
 from isthmus.errors import OperationError
 
 app = typer.Typer(help="Contacts of business users, and requests that wait.", no_args_is_help=True)
 
-Owner = Annotated[str, typer.Argument(metavar="OWNER", help="The business user: name@domain")]
-Peer = Annotated[str, typer.Argument(metavar="PEER", help="The other person: name@domain")]
+Owner = Annotated[str, typer.Argument(metavar="OWNER", help="The business user: name@domain", autocompletion=users)]
+Peer = Annotated[str, typer.Argument(metavar="PEER", help="The other person: name@domain", autocompletion=peers)]
 
 
 @app.command("list")
 def list_all(
     context: typer.Context,
-    owner: Annotated[str, typer.Argument(metavar="[OWNER]", help="Only this user's contacts.")] = "",
+    owner: Annotated[
+        str, typer.Argument(metavar="[OWNER]", help="Only this user's contacts.", autocompletion=users)
+    ] = "",
     pending: Annotated[bool, typer.Option("--pending", help="Only requests that wait for an answer.")] = False,
     json: JsonFlag = False,
 ) -> None:
