@@ -298,7 +298,11 @@ class Isthmus:
         # Everything made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._ready_file.write_text(json.dumps(self.status()) + "\n")
+        # In one step: whoever waits for the file reads it the moment it is there.
+        unfinished = self._ready_file.with_suffix(".new")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps(self.status()) + "\n")
+        unfinished.rename(self._ready_file)
 
     async def _await_links(self) -> None:
         if not self.links:

@@ -68,7 +68,7 @@ def flickered(app: XmppClient, employee: str) -> bool:
 async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -> None:
     """Edge case 49: every message that was answered 202 arrives, in order, and the contacts are as before."""
     phone, app = await befriended(stage, ANA, BEN)
-    before = isthmus.prosody_pid
+    before = await isthmus.prosody_pid()
     await stage.kill(before)
     written = [f"Number {number}" for number in range(6)]
     for text in written:
@@ -77,7 +77,7 @@ async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -
         lambda: phone.process.output().count("SIP/2.0 202 Accepted") >= len(written), "six messages to be accepted"
     )
     await app.stop()
-    await wait_until(lambda: isthmus.prosody_pid not in (0, before), "Prosody to be started again", detail=phone.seen)
+    await isthmus.prosody_pid(after=before)
     await wait_for_port(isthmus.c2s_port)
 
     again = await stage.app(BEN)
@@ -95,11 +95,11 @@ async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -
 async def test_isthmus_dies_and_the_next_one_takes_over(isthmus: IsthmusProcess, stage: Stage) -> None:
     """Registrations, subscriptions and publications go on; the app hears of no absence (hard case f of RFC 8048)."""
     phone, app = await befriended(stage, TOM, EVA)
-    prosody = isthmus.prosody_pid
+    prosody = await isthmus.prosody_pid()
     await kept(isthmus, TOM)
     await isthmus.kill()
     await isthmus.start()
-    assert isthmus.prosody_pid == prosody, "the customers' server was not touched"
+    assert await isthmus.prosody_pid() == prosody, "the customers' server was not touched"
 
     app.send_message(TOM, "Still there?")
     await phone.wait_for_message("Still there?")  # the phone did not register again

@@ -124,10 +124,21 @@ class IsthmusProcess:
         await self.stop()
         await self.start()
 
-    @property
-    def prosody_pid(self) -> int:
-        """The process that Prosody's own file names; 0 while Prosody is between making the file and filling it."""
-        return int((self.data / "prosody" / "prosody.pid").read_text() or 0)
+    async def prosody_pid(self, *, after: int = 0, timeout_seconds: float = 15.0) -> int:
+        """The process that Prosody's own file names, another one than `after`.
+
+        Waits while Prosody is between making the file and filling it. Never 0: to a signal that would be all of us.
+        """
+
+        def look() -> int | None:
+            try:
+                found = int((self.data / "prosody" / "prosody.pid").read_text() or 0)
+            except FileNotFoundError:
+                return None
+            return found if found not in (0, after) else None
+
+        pid: int = await wait_until(look, "Prosody to run", timeout_seconds, detail=self.process.output)
+        return pid
 
     async def cli(self, *arguments: str, check: bool = True) -> str:
         """Run `isthmus ARGUMENTS` and return what it prints."""
