@@ -33,7 +33,7 @@ Service = Callable[[IncomingRequest, Identity], Awaitable[None] | None]
 
 ALLOW = "OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INVITE, ACK, CANCEL, BYE"
 # Extensions that a peer may require of us (RFC 3261 section 8.2.2.3).
-SUPPORTED = frozenset({"path", "outbound", "gruu", "eventlist"})
+SUPPORTED = frozenset({"path", "outbound", "gruu", "eventlist", "recipient-list-subscribe"})
 # Few and short: over UDP the answer should not be much longer than what a forged source asked for (STANDARDS 3.11).
 OPTIONS_HEADERS = (("Allow", ALLOW), ("Accept", "text/plain, message/cpim"), ("Supported", "path, outbound, gruu"))
 # Methods of SIP that exist but are not served (405), told from what nobody has ever defined (501).
