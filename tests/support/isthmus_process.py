@@ -29,7 +29,7 @@ class IsthmusProcess:
         settings: lines of TOML put at the end of isthmus.toml (further domains, limits).
         environment: further `ISTHMUS_...` settings, which win over ours.
         xmpp_interface: loopback address of the embedded Prosody's client and server ports.
-        tls: serve SIP over TLS as well, with this certificate.
+        tls: serve SIP over TLS and wss as well, with this certificate.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class IsthmusProcess:
         self.domain = domain
         self.settings = settings
         self.xmpp_interface = xmpp_interface
-        self.sip_port, self.ws_port, self.tls_port = free_port(), free_port(), free_port()
+        self.sip_port, self.ws_port = free_port(), free_port()
+        self.tls_port, self.wss_port = free_port(), free_port()
         self.c2s_port, self.component_port = free_port(), free_port()
         self.s2s_port, self.http_port, self.web_port = free_port(), free_port(), free_port()
         self.environment = {
@@ -64,6 +65,7 @@ class IsthmusProcess:
                     {"transport": "tcp", "host": "127.0.0.1", "port": self.sip_port},
                     {"transport": "ws", "host": "127.0.0.1", "port": self.ws_port},
                     *([{"transport": "tls", "host": "127.0.0.1", "port": self.tls_port}] if tls else []),
+                    *([{"transport": "wss", "host": "127.0.0.1", "port": self.wss_port}] if tls else []),
                 ]
             ),
             **(_tls_settings(tls) if tls else {}),
