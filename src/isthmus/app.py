@@ -41,6 +41,7 @@ from isthmus.services.accounts import Accounts, service_locals
 from isthmus.services.administration import Administration
 from isthmus.services.authentication import Authenticator
 from isthmus.services.consent import Consent
+from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
@@ -53,6 +54,7 @@ from isthmus.services.presence_agent import PresenceAgent
 from isthmus.services.presence_package import PresencePackage
 from isthmus.services.presence_subscriber import PresenceSubscriber
 from isthmus.services.presence_views import PresenceViews
+from isthmus.services.profiles import ContactProfiles
 from isthmus.services.publications import Publications
 from isthmus.services.rate_limits import RateLimits
 from isthmus.services.registrar import Registrar
@@ -114,7 +116,6 @@ class Isthmus:
             maximum_pending=limits.pending_requests_per_user,
             maximum_watched=limits.subscriptions_per_watcher,
         )
-        self.directory.may_know = self.contacts.is_contact
 
         # SIP
         self.endpoint = NetworkSipEndpoint(
@@ -203,6 +204,7 @@ class Isthmus:
         self.user_agent_server.serve("NOTIFY", self.presence_subscriber.notify_received)
 
         # XMPP
+        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock)
         self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
         self.links: dict[str, ComponentLink] = {}
         self.xmpp_presence = XmppPresence(
@@ -225,7 +227,7 @@ class Isthmus:
                 configuration.xmpp,
                 sink=self,
                 responder=QueryResponder(
-                    domain, self.directory, clock=self.clock, version=__version__, kept=self.store.journal.flush
+                    domain, profiles, clock=self.clock, version=__version__, kept=self.store.journal.flush
                 ),
                 trace=self.trace,
                 shows_bodies=configuration.log.bodies,
@@ -255,6 +257,7 @@ class Isthmus:
                 devices=lambda user: len(self.registrar.bindings(user)),
             ),
             self.clock,
+            contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
             is_live=True,
             doctor=Examination(
                 configuration,
@@ -295,7 +298,11 @@ class Isthmus:
         # Everything made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._ready_file.write_text(json.dumps(self.status()) + "\n")
+        # In one step: whoever waits for the file reads it the moment it is there.
+        unfinished = self._ready_file.with_suffix(".new")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps(self.status()) + "\n")
+        unfinished.rename(self._ready_file)
 
     async def _await_links(self) -> None:
         if not self.links:

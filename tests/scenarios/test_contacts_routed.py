@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -29,7 +30,12 @@ _cseqs: Iterator[int] = iter(range(1, 10_000))
 
 
 async def notify(
-    house: PresenceHouse, sent: SentRequest, state: str, body: str = "", content_type: str = "application/pidf+xml"
+    house: PresenceHouse,
+    sent: SentRequest,
+    state: str,
+    body: str | bytes = "",
+    content_type: str = "application/pidf+xml",
+    encoding: str = "",
 ) -> MemoryIncomingRequest:
     """The PBX sends a NOTIFY in the dialog of our SUBSCRIBE."""
     request = sip_request(
@@ -43,6 +49,7 @@ async def notify(
             ("Event", "presence"),
             ("Subscription-State", state),
             ("Contact", "<sip:192.0.2.50:5060>"),
+            *((("Content-Encoding", encoding),) if encoding else ()),
         ),
         body=body,
         content_type=content_type if body else "",
@@ -193,6 +200,14 @@ async def test_an_empty_or_unreadable_notify_never_makes_anybody_available(house
 async def test_a_notify_of_another_type_is_415(house: PresenceHouse) -> None:
     sent = await begun(house)
     assert (await notify(house, sent, "active", "x", "text/plain")).status == 415
+
+
+async def test_edge_case_19_a_compressed_notify_is_read(house: PresenceHouse) -> None:
+    sent = await begun(house)
+    packed = zlib.compress(pidf(BOB).encode())
+    assert (await notify(house, sent, "active;expires=3000", packed, encoding="br")).status == 415
+    assert (await notify(house, sent, "active;expires=3000", packed, encoding="deflate")).status == 200
+    assert ("", "bob@pbx.test/isthmus", "ben@people.test") in house.said(house.pbx_link)
 
 
 async def test_a_notify_out_of_the_blue_is_481(house: PresenceHouse) -> None:

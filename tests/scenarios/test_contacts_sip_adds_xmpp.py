@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from isthmus.model import AuthorisationState
 from isthmus.ports import PolicySetting
 from isthmus.presence.pidf import parse_pidf
 from isthmus.presence.rlmi import write_resource_lists
+from isthmus.services.user_agent_server import SUPPORTED
+from isthmus.sip.validation import unsupported_options
 from tests.support.presence_house import ANA, BEN, CARL, PresenceHouse, activity, pidf
 from tests.support.sip import SentRequest
 
@@ -326,6 +330,44 @@ async def test_a_contact_list_is_one_subscription(house: PresenceHouse) -> None:
     [notify] = house.notifies()
     assert b"fullState='false'" in notify.request.body
     assert b"carl" not in notify.request.body
+
+
+async def test_a_list_may_be_required_and_compressed_as_linphone_does(house: PresenceHouse) -> None:
+    """RFC 5367 section 4 wants the option tag in Require; edge case 19: deflate."""
+    required = (*LIST, ("Require", "recipient-list-subscribe"), ("Content-Disposition", "recipient-list"))
+    incoming = await house.subscribe(
+        ANA,
+        type(ANA)("contacts", "corp.test"),
+        headers=(*required, ("Content-Encoding", "deflate")),
+        body=zlib.compress(write_resource_lists([BEN, CARL])),
+        content_type="application/resource-lists+xml",
+    )
+    assert incoming.status == 200
+    assert unsupported_options(incoming.request, SUPPORTED) == []
+    assert b"sip:carl@corp.test" in house.notifies()[0].request.body
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("br", b"x", 415),
+        ("deflate", b"not compressed", 400),
+        ("deflate", zlib.compress(bytes(1_000_000)), 413),
+        ("", b"<resource-lists/>", 400),
+    ],
+)
+async def test_a_list_that_cannot_be_read_is_refused(
+    house: PresenceHouse, encoding: str, body: bytes, status: int
+) -> None:
+    incoming = await house.subscribe(
+        ANA,
+        type(ANA)("contacts", "corp.test"),
+        headers=(*LIST, ("Content-Encoding", encoding)),
+        body=body,
+        content_type="application/resource-lists+xml",
+    )
+    assert incoming.status == status
+    assert (incoming.response.headers.get("Accept-Encoding") is not None) == (status == 415)
 
 
 async def test_a_list_needs_the_extension(house: PresenceHouse) -> None:

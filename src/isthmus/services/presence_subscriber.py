@@ -13,6 +13,7 @@ from functools import partial
 
 from isthmus.errors import PayloadError, SipParseError, TransportError
 from isthmus.interworking.addresses import address_to_sip_uri
+from isthmus.interworking.sip_bodies import ACCEPT_ENCODING, UnsupportedBodyError, unpacked_body
 from isthmus.model import Address, Authorisation, AuthorisationState, Realm
 from isthmus.ports import Bus, Clock, IncomingRequest, LeanSipEndpoint
 from isthmus.presence.composition import devices_with_person
@@ -290,16 +291,20 @@ class PresenceSubscriber:
         try:
             status = SubscriptionStatus.parse(request.headers.get("Subscription-State") or "")
             self._enter_dialog(pair, incoming)
+            body = unpacked_body(request)
+        except UnsupportedBodyError as error:
+            incoming.respond(415, str(error), headers=(("Accept-Encoding", ACCEPT_ENCODING),))
+            return
         except SipParseError as error:
             incoming.respond(error.status, str(error))
             return
-        if request.body and request.content_type != PIDF_TYPE:
+        if body and request.content_type != PIDF_TYPE:
             incoming.respond(415, headers=(("Accept", PIDF_TYPE),))
             return
         incoming.respond(200)
         aftermath = pair.usage.notify_received(status, self._clock.monotonic(), self._chance())
         if status.state is SubscriptionState.ACTIVE:
-            self._active(pair, request.body)
+            self._active(pair, body)
         if status.state is SubscriptionState.TERMINATED:
             self._trace.decision(
                 f"subscription of {pair.watcher} to {pair.presentity} ended: {status.reason or 'no reason given'}",
