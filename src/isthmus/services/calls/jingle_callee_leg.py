@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from isthmus.model import Address, EndCause, Ending, Origin
+from isthmus.ports import IqRefusal
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_leg import JingleLeg, JingleSurroundings, local_failure
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.services.calls.leg import LegAccepted, LegRinging, LegSink
-from isthmus.ports import IqRefusal
 from isthmus.xmpp.jingle import Jingle
 
 # More trickled candidates than this before a device is found are an error of the caller's client.

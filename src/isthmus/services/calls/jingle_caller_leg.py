@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from isthmus.model import Address, Ending
-from isthmus.sdp.session_description import SessionDescription
+from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_leg import JingleLeg, JingleSurroundings, local_failure
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.services.calls.leg import LegConfirmed, LegSignal
-from isthmus.sdp.session_description import SdpError
 from isthmus.xmpp.jingle import Jingle
 
 
@@ -45,7 +44,7 @@ class JingleCallerLeg(JingleLeg):
             for jingle in self.media.signal(LegSignal.RINGING):
                 self.request(jingle)
 
-    def progress(self, early: SessionDescription) -> None:  # noqa: ARG002 - Jingle has no early media
+    def progress(self, early: SessionDescription) -> None:
         """Jingle has no answer before the answer: the same as `ring`."""
         self.ring()
 
@@ -75,7 +74,7 @@ class JingleCallerLeg(JingleLeg):
 
     # --- what only a callee's leg does ---
 
-    def invite(self, offer: SessionDescription) -> None:  # noqa: ARG002 - the caller is not invited
+    def invite(self, offer: SessionDescription) -> None:
         """A caller is not rung."""
 
     def cancel(self, ending: Ending) -> None:

@@ -29,7 +29,6 @@ from isthmus.services.calls.jingle_refusals import (
 from isthmus.services.calls.jingle_registry import ProposalName, SessionName
 from isthmus.services.calls.jingle_states import ProposalState, SessionState
 from isthmus.services.calls.leg import CallSink, IncomingCall
-from isthmus.xmpp import namespaces as ns
 from isthmus.xmpp.jingle import ACTIONS, Jingle, jingle_of
 from isthmus.xmpp.stanza import child
 

@@ -15,7 +15,7 @@ from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
 from isthmus.services.calls.jingle_leg import JingleSurroundings
 from isthmus.services.calls.jingle_registry import ProposalName
 from isthmus.services.calls.jingle_states import ProposalState, ProposalStep, step_for
-from isthmus.services.calls.leg import LegRinging, LegSink
+from isthmus.services.calls.leg import LegSink
 from isthmus.xmpp.stanza import element
 
 _STEP = ProposalStep

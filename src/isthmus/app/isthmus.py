@@ -1,6 +1,6 @@
-"""The composition root: builds every part once, joins them, starts and stops them in order.
+"""Builds every part once, joins them, starts and stops them in order.
 
-Nothing else in the project knows which implementation stands behind a port. Reading `Isthmus.__init__` from top to
+Reading `Isthmus.__init__` from top to
 bottom is reading the architecture: surroundings, people and policy, SIP, presence, messages, XMPP, administration.
 """
 
@@ -22,6 +22,7 @@ from isthmus.admin.control import Control
 from isthmus.admin.doctor import Examination
 from isthmus.admin.doctor_round_trip import RoundTrips
 from isthmus.admin.web import HealthAndMetrics
+from isthmus.app.calls import CallParts
 from isthmus.bus.in_process import InProcessBus
 from isthmus.config import Configuration
 from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreError
@@ -62,6 +63,7 @@ from isthmus.services.remote_presence import RemotePresence
 from isthmus.services.user_agent_server import UserAgentServer
 from isthmus.services.watcher_information import WatcherInformation
 from isthmus.services.xmpp_presence import XmppPresence
+from isthmus.sip.message import SipRequest
 from isthmus.store.sql_store import SqlStore
 from isthmus.trace import Trace
 from isthmus.xmpp.capabilities import capabilities_element
@@ -123,6 +125,7 @@ class Isthmus:
             trace=self.trace,
             on_request=self._request_received,
             on_flow_closed=self._flow_closed,
+            on_cancel=self._call_cancelled,
             data_directory=configuration.data_directory,
             has_trace_bodies=configuration.log.bodies,
         )
@@ -233,6 +236,28 @@ class Isthmus:
                 shows_bodies=configuration.log.bodies,
             )
 
+        # calls
+        self.calls = CallParts(
+            configuration,
+            self.directory,
+            self.policing,
+            self.contacts,
+            self.store,
+            self.bus,
+            self.clock,
+            self.trace,
+            self.metrics,
+            endpoint=self.endpoint,
+            delivery=self.delivery,
+            authenticator=authenticator,
+            loops=self.loops,
+            presence_agent=self.presence_agent,
+            messaging=self.messaging,
+            links=self.links,
+            relay=None,
+        )
+        self.user_agent_server.serve_calls(self.calls.sip)
+
         # administration
         self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
         self.administration = self._build_administration()
@@ -267,6 +292,7 @@ class Isthmus:
                 probe=RoundTrips(self.directory, self.store, self.bus, self.links, lambda: self.endpoint.bound),
             ),
             status=self.status,
+            more=self.calls.operations.functions,
         )
 
     # --- life ---
@@ -327,6 +353,7 @@ class Isthmus:
         steps = [
             self.control.stop(),
             self.health.stop(),
+            self.calls.calls.stop(),
             self.messaging.stop(),
             *(link.stop() for link in self.links.values()),
             self.endpoint.stop(),
@@ -348,13 +375,18 @@ class Isthmus:
 
     def _flow_closed(self, flow: Flow) -> None:
         self.registrar.flow_closed(flow)
+        self.calls.sip.flow_closed(flow)
+
+    def _call_cancelled(self, invite: IncomingRequest, cancel: SipRequest) -> None:
+        self.calls.sip.cancelled(invite, cancel)
 
     def _publication_changed(self, address: Address) -> None:
         self.presence_agent.changed(address)
 
     def message_received(self, link: XmppLink, stanza: Element) -> None:
         """Hand a message stanza on (`ports.StanzaSink`)."""
-        self.messaging.message_received(link, stanza)
+        if not self.calls.take_message(link, stanza):
+            self.messaging.message_received(link, stanza)
 
     def presence_received(self, link: XmppLink, stanza: Element) -> None:
         """Hand a presence stanza on (`ports.StanzaSink`)."""
