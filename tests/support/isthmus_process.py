@@ -169,9 +169,9 @@ class IsthmusProcess:
         for consumer in consumers:
             await self.operation("consumer.add", address=consumer, password=PASSWORD)
 
-    async def operation(self, name: str, **arguments: object) -> Any:
+    async def operation(self, operation: str, /, **arguments: object) -> Any:
         """Run one operation of the running server; quicker than starting a program for it."""
-        return await asyncio.to_thread(ControlClient(self.data).call, name, arguments)
+        return await asyncio.to_thread(ControlClient(self.data).call, operation, arguments)
 
     def phone(self, address: str, *contacts: str, transport: str = "udp", publish_seconds: int = 60) -> Baresip:
         """A baresip for this user, with these people in its contact list."""
