@@ -307,10 +307,13 @@ class Phone:
         headers: Iterable[tuple[str, str]] = (),
     ) -> SipResponse:
         """Answer a request that came."""
+        fields = list(headers)
+        if not any(name == "Contact" for name, _ in fields):
+            fields.insert(0, ("Contact", self.contact))
         response = build_response(
             transaction.request,
             status,
-            headers=[("Contact", self.contact), *headers],
+            headers=fields,
             body=description.to_bytes() if description is not None else b"",
             content_type=SDP_TYPE if description is not None else "",
             to_tag=tag,
