@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from isthmus.errors import RequestTimeoutError, TransportError
-from isthmus.net.sip_requests import RequestSender, describe
+from isthmus.net.sip_requests import describe
 from isthmus.ports import Flow, InviteSink, NextHop
 from isthmus.sip.client_transaction import ClientState, ClientTransaction
 from isthmus.sip.message import SipRequest, SipResponse, build_response
@@ -18,6 +19,25 @@ from isthmus.sip.timers import Afterlife
 MAXIMUM_REMEMBERED = 10_000
 
 Outcome = SipResponse | TransportError
+
+
+class Ways(Protocol):
+    """Finds ways and starts transactions (`net.sip_requests.RequestSender`)."""
+
+    def known_flow(self, request: SipRequest, next_hop: NextHop | None) -> Flow | None:
+        """Return the flow when it is known without waiting. Raises TransportError when it is closed."""
+
+    async def targets(self, request: SipRequest, next_hop: NextHop | None) -> Sequence[Target]:
+        """Return where a request can go, best first. Raises TransportError for nowhere."""
+
+    async def flow_to(self, target: Target, request: SipRequest, next_hop: NextHop | None) -> Flow:
+        """Return a flow to a target. Raises TransportError."""
+
+    def judge(self, target: Target, *, is_working: bool) -> None:
+        """Remember that a target failed, or that it works."""
+
+    def start_transaction(self, request: SipRequest, flow: Flow) -> ClientTransaction:
+        """Send a request on a flow. Raises TransportError when it can never fit."""
 
 
 class OutgoingInvite:
@@ -66,7 +86,7 @@ class InviteSender:
     """Sends INVITEs and tells their sinks what becomes of them."""
 
     def __init__(
-        self, sender: RequestSender, cancel: Callable[[ClientTransaction, str], None], *, remember_seconds: float
+        self, sender: Ways, cancel: Callable[[ClientTransaction, str], None], *, remember_seconds: float
     ) -> None:
         """Prepare.
 

@@ -17,7 +17,7 @@ from isthmus.ports import SentInvite
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegAccepted, LegEnded, LegProgressed, LegRinging
 from isthmus.services.calls.leg_outbox import Outbox
-from isthmus.services.calls.sip_calls import ALLOW, SipCalls, supported
+from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, supported
 from isthmus.services.calls.sip_leg import SipLeg, form_of_media, has_ice
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.calls.sip_session import SipSession
@@ -57,6 +57,11 @@ class _Fork:
         self.receipts = ReliableReceipts()
         self.answer: SessionDescription | None = None  # from a reliable provisional response
         self.ack: SipRequest | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Its early dialog was given up, because another one answered or the INVITE failed."""
+        return self.ack is None and self.session.state is SessionState.ENDED
 
 
 class SipCalleeLeg(SipLeg):
@@ -386,17 +391,19 @@ class _Attempt:
     def _fork(self, response: SipResponse, *, is_final: bool = False) -> _Fork | None:
         tag = response.to_address.tag
         fork = self._forks.get(tag)
-        if fork is not None or self._request is None:
+        if fork is not None and not (is_final and fork.is_abandoned):
             return fork
-        if not is_final and (not tag or len(self._forks) >= MAXIMUM_FORKS):
+        if self._request is None or (not is_final and (not tag or len(self._forks) >= MAXIMUM_FORKS)):
             return None
         try:
             silent = Outbox(self._leg.calls.clock)
-            fork = _Fork(self._leg.make_session(self._request, response, self.way, silent))
+            made = _Fork(self._leg.make_session(self._request, response, self.way, silent))
         except SipParseError:
             return None
-        self._forks[tag] = fork
-        return fork
+        if fork is not None:  # its PRACKs have used numbers
+            made.session.dialog.local_cseq = fork.session.dialog.local_cseq
+        self._forks[tag] = made
+        return made
 
 
 def _transport(way: Way) -> str:
