@@ -20,7 +20,7 @@ MAXIMUM_MEDIA = 32
 # Chromium writes about 150 attributes for video.
 MAXIMUM_LINES_PER_SECTION = 1_024
 
-_PAYLOAD_NAMES = {  # RFC 3551 tables 4 and 5: static types may come without rtpmap
+STATIC_PAYLOADS = {  # RFC 3551 tables 4 and 5: static types may come without rtpmap
     0: ("PCMU", 8000, 1),
     3: ("GSM", 8000, 1),
     4: ("G723", 8000, 1),
@@ -34,7 +34,11 @@ _PAYLOAD_NAMES = {  # RFC 3551 tables 4 and 5: static types may come without rtp
     34: ("H263", 90000, 1),
 }
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+# What holds for every section that does not say otherwise (RFC 8839 section 5, RFC 8842 section 5, RFC 8285).
+INHERITED = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "tls-id", "extmap", "extmap-allow-mixed")
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]+")
+# A control character would end the line, and what follows it would be a line of somebody else's making.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class SdpError(PeerError):
@@ -153,6 +157,31 @@ class MediaDescription(_Section):
         return self.port == 0 and not self.has_attribute("bundle-only")
 
     @property
+    def direction(self) -> str:
+        """The direction of this section; where it says none, that of the session may hold (`flattened`)."""
+        return self.own_direction or "sendrecv"
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Values of `a=fingerprint` in this section (RFC 8122 section 5): hash function, space, octets."""
+        return tuple(self.values_of("fingerprint"))
+
+    @property
+    def setup(self) -> str:
+        """DTLS role (RFC 8842 section 5.2): "actpass", "active", "passive", "holdconn", or ""."""
+        return (self.value_of("setup") or "").strip().lower()
+
+    @property
+    def ice_ufrag(self) -> str:
+        """ICE user fragment of this section (RFC 8839 section 5.4), "" when absent."""
+        return (self.value_of("ice-ufrag") or "").strip()
+
+    @property
+    def ice_pwd(self) -> str:
+        """ICE password of this section (RFC 8839 section 5.4), "" when absent."""
+        return (self.value_of("ice-pwd") or "").strip()
+
+    @property
     def own_direction(self) -> str:
         """The direction said in this section, "" when it says none."""
         return next((attribute.name for attribute in self.attributes if attribute.name in DIRECTIONS), "")
@@ -181,12 +210,13 @@ class MediaDescription(_Section):
             feedback.setdefault(format_, []).append(what.strip())
         found = []
         for format_ in self.formats:
-            if not format_.isdigit() or int(format_) > 127:
+            payload_type = read_number(format_, 127)
+            if payload_type is None:
                 continue
-            mapped = _read_rtpmap(maps.get(format_, "")) or _PAYLOAD_NAMES.get(int(format_))
+            mapped = _read_rtpmap(maps.get(format_, "")) or STATIC_PAYLOADS.get(payload_type)
             if mapped is not None:
                 said = (*feedback.get("*", ()), *feedback.get(format_, ()))
-                found.append(Codec(int(format_), *mapped, parameters.get(format_, ""), said))
+                found.append(Codec(payload_type, *mapped, parameters.get(format_, ""), said))
         return tuple(found)
 
     def with_attributes(
@@ -213,7 +243,7 @@ class MediaDescription(_Section):
         lines += [f"b={bandwidth}" for bandwidth in self.bandwidths]
         lines += [f"k={self.key}"] if self.key else []
         lines += [f"a={attribute}" for attribute in self.attributes]
-        return lines
+        return [_CONTROL.sub(" ", line) for line in lines]
 
 
 class SessionOrigin(NamedTuple):
@@ -278,6 +308,7 @@ class SessionDescription(_Section):
         lines += [f"t={time}" for time in self.times]
         lines += after
         lines += [f"a={attribute}" for attribute in self.attributes]
+        lines = [_CONTROL.sub(" ", line) for line in lines]
         for section in self.media:
             lines += section.to_lines()
         return "\r\n".join(lines) + "\r\n"
@@ -313,15 +344,53 @@ class SessionDescription(_Section):
         groups = (value.split() for value in self.values_of("group"))
         return tuple(tuple(group[1:]) for group in groups if group and group[0] == "BUNDLE")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each section, unique and stable: its mid, or else one made from its kind and place."""
+        taken = {section.mid for section in self.media if section.mid}
+        found: list[str] = []
+        for index, section in enumerate(self.media):
+            name = section.mid
+            if not name or name in found:
+                name = section.media if section.media not in taken else f"{section.media}-{index}"
+                while name in taken:
+                    name += "-"
+            taken.add(name)
+            found.append(name)
+        return tuple(found)
+
     def with_attributes(
         self, values: Mapping[str, str | None] | None = None, *, drop: Iterable[str] = ()
     ) -> SessionDescription:
         """Return a copy with these session-level attributes set and those of the names in `drop` left out."""
         return replace(self, attributes=_changed(self.attributes, values or {}, drop))
 
+    def flattened(self) -> SessionDescription:
+        """Return the same description with what the session says for all sections (`INHERITED`, direction) in each."""
+        said = [attribute for attribute in self.attributes if attribute.name in INHERITED]
+        direction = next((attribute.name for attribute in self.attributes if attribute.name in DIRECTIONS), "")
+        if not said and not direction:
+            return self
+        sections = []
+        for section in self.media:
+            own = {attribute.name for attribute in section.attributes}
+            inherited = tuple(attribute for attribute in said if attribute.name not in own)
+            whole = replace(section, attributes=(*section.attributes, *inherited))
+            sections.append(whole if section.own_direction or not direction else whole.with_direction(direction))
+        return replace(self.with_attributes(drop=(*INHERITED, *DIRECTIONS)), media=tuple(sections))
+
     def with_media(self, media: Iterable[MediaDescription]) -> SessionDescription:
         """Return a copy with these sections."""
         return replace(self, media=tuple(media))
+
+
+def read_number(text: str, maximum: int) -> int | None:
+    """Return an unsigned number in ASCII digits, or None for anything else and for what is above `maximum`."""
+    # Other digits of Unicode are digits to str.isdigit and int() alike, or to one of them.
+    if not (text.isascii() and text.isdigit() and len(text) <= 30):
+        return None
+    number = int(text)
+    return number if number <= maximum else None
 
 
 def _by_format(values: Iterable[str]) -> dict[str, str]:
@@ -335,9 +404,10 @@ def _by_format(values: Iterable[str]) -> dict[str, str]:
 def _read_rtpmap(value: str) -> tuple[str, int, int] | None:
     name, slash, rest = value.partition("/")
     rate, _, channels = rest.partition("/")
-    if not slash or not name or not rate.isdigit() or len(rate) > 9:
+    clock_rate = read_number(rate.strip(), 999_999_999)
+    if not slash or not name or clock_rate is None:
         return None
-    return name, int(rate), int(channels) if channels.isdigit() and 0 < len(channels) < 3 else 1
+    return name, clock_rate, read_number(channels.strip(), 99) or 1
 
 
 class _Reader:
@@ -380,7 +450,7 @@ class _Reader:
             raise SdpError(f"a section with more than {MAXIMUM_LINES_PER_SECTION} lines")
         found = []
         for line in self._lines[start:end]:
-            if len(line) < 2 or line[1] != "=" or not line[0].isalpha():
+            if len(line) < 2 or line[1] != "=" or not ("a" <= line[0] <= "z"):
                 raise SdpError(f"{line[:40]!r} is not a line of a session description")
             found.append((line[0], line[2:].rstrip()))
         return found
@@ -391,7 +461,7 @@ def _read_origin(value: str) -> SessionOrigin:
     if len(words) < 6:
         raise SdpError("o= needs six fields")
     # Some peers write versions beyond 64 bits, or none at all: only "differs" and "rises" matter.
-    version = int(words[2]) if words[2].isdigit() and len(words[2]) < 30 else 0
+    version = read_number(words[2], 10**30) or 0
     return SessionOrigin(words[0], words[1], version, words[3], words[4], words[5])
 
 
@@ -410,16 +480,17 @@ def _read_media(section: list[tuple[str, str]]) -> MediaDescription:
     words = section[0][1].split()
     if len(words) < 3:
         raise SdpError(f"m={section[0][1][:40]} needs media, port and protocol")
-    port, slash, count = words[1].partition("/")
-    if not (port.isdigit() and int(port[:6]) <= 65_535 and len(port) <= 5 and (not slash or count.isdigit())):
+    before, slash, after = words[1].partition("/")
+    port, count = read_number(before, 65_535), read_number(after, 1_000) if slash else 1
+    if port is None or not count:
         raise SdpError(f"{words[1][:20]!r} is not a port")
     fields = dict(reversed(section))
     return MediaDescription(
         media=words[0].lower(),
-        port=int(port),
+        port=port,
         protocol=words[2],
         formats=tuple(words[3:]),
-        port_count=int(count[:4]) if slash else 1,
+        port_count=count,
         title=fields.get("i", ""),
         connection=fields.get("c", ""),
         bandwidths=tuple(value for letter, value in section if letter == "b"),

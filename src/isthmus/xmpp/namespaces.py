@@ -48,5 +48,18 @@ SDP_SOURCES = "urn:ietf:rfc:5576"  # XEP-0339
 SFS = "urn:xmpp:sfs:0"  # XEP-0447
 URL_DATA = "http://jabber.org/protocol/url-data"  # XEP-0103
 
+EXTERNAL_SERVICES = "urn:xmpp:extdisco:2"  # XEP-0215
+JINGLE = "urn:xmpp:jingle:1"  # XEP-0166
+JINGLE_ERRORS = "urn:xmpp:jingle:errors:1"  # XEP-0166 section 8
+JINGLE_DTLS = "urn:xmpp:jingle:apps:dtls:0"  # XEP-0320
+JINGLE_GROUPING = "urn:xmpp:jingle:apps:grouping:0"  # XEP-0338
+JINGLE_HEADER_EXTENSIONS = "urn:xmpp:jingle:apps:rtp:rtp-hdrext:0"  # XEP-0294
+JINGLE_ICE_UDP = "urn:xmpp:jingle:transports:ice-udp:1"  # XEP-0176
+JINGLE_MESSAGE = "urn:xmpp:jingle-message:0"  # XEP-0353; its registry section has a slip, clients speak this one
+JINGLE_RTCP_FEEDBACK = "urn:xmpp:jingle:apps:rtp:rtcp-fb:0"  # XEP-0293
+JINGLE_RTP = "urn:xmpp:jingle:apps:rtp:1"  # XEP-0167
+JINGLE_RTP_INFO = "urn:xmpp:jingle:apps:rtp:info:1"  # XEP-0167 section 8
+JINGLE_SOURCES = "urn:xmpp:jingle:apps:rtp:ssma:0"  # XEP-0339
+
 HOP = "urn:isthmus:hop:0"  # ours: how many crossings a stanza has behind it
 PRESENCE_STATE = "urn:isthmus:presence:0"  # ours: the canonical state, so that two crossings lose nothing
