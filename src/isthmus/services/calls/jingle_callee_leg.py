@@ -39,9 +39,7 @@ class JingleCalleeLeg(JingleLeg):
         device: str,
         sink: LegSink,
     ) -> None:
-        super().__init__(
-            around, ours=ours, our_jid=our_jid, party=party, sid=around.wire.new_id(), is_initiator=True
-        )
+        super().__init__(around, ours=ours, our_jid=our_jid, party=party, sid=around.wire.new_id(), is_initiator=True)
         self.state = SessionState.INITIATED
         self.peer_jid = peer_jid
         self.device = device
@@ -93,10 +91,6 @@ class JingleCalleeLeg(JingleLeg):
         elif len(self._early) < MAXIMUM_EARLY_FRAGMENTS:
             self._early.append(fragment)
 
-    def cancel(self, ending: Ending) -> None:
-        """Stop ringing."""
-        self.terminate(ending)
-
     # --- what the device says ---
 
     def peer_rings(self) -> None:
@@ -121,22 +115,7 @@ class JingleCalleeLeg(JingleLeg):
 
     def _content_removed(self, jingle: Jingle) -> IqRefusal | None:
         if self.state is SessionState.ACTIVE:
-            return self._negotiation.receive(jingle)
+            return self._negotiation.receive_change(jingle)
         if self.media.removed_before_answer(jingle):
             self.terminate(Ending(EndCause.DECLINED, "The other device took none of the media."))
         return None
-
-    # --- what only a caller's leg does ---
-
-    def ring(self) -> None:
-        """A callee is not told that somebody is alerted."""
-
-    def progress(self, early: SessionDescription) -> None:
-        """Nor given early media."""
-
-    def accept(self, answer: SessionDescription) -> None:
-        """Nor answered."""
-
-    def refuse(self, ending: Ending) -> None:
-        """The same as cancelling."""
-        self.terminate(ending)

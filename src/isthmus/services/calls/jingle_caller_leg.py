@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.model import Address, Ending
+from isthmus.model import Address
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_leg import JingleLeg, JingleSurroundings, local_failure
 from isthmus.services.calls.jingle_states import SessionState
@@ -22,9 +22,7 @@ class JingleCallerLeg(JingleLeg):
         sid: session id.
     """
 
-    def __init__(
-        self, around: JingleSurroundings, *, ours: Address, our_jid: str, party: Address, sid: str
-    ) -> None:
+    def __init__(self, around: JingleSurroundings, *, ours: Address, our_jid: str, party: Address, sid: str) -> None:
         super().__init__(around, ours=ours, our_jid=our_jid, party=party, sid=sid, is_initiator=False)
 
     def take_initiate(self, jingle: Jingle) -> SessionDescription:
@@ -43,10 +41,6 @@ class JingleCallerLeg(JingleLeg):
             self.state = SessionState.RINGING
             for jingle in self.media.signal(LegSignal.RINGING):
                 self.request(jingle)
-
-    def progress(self, early: SessionDescription) -> None:
-        """Jingle has no answer before the answer: the same as `ring`."""
-        self.ring()
 
     def accept(self, answer: SessionDescription) -> None:
         """Answer the call."""
@@ -67,16 +61,3 @@ class JingleCallerLeg(JingleLeg):
             self.tell(LegConfirmed())
         else:
             self.terminate(outcome.ending)
-
-    def refuse(self, ending: Ending) -> None:
-        """Do not take the call."""
-        self.terminate(ending)
-
-    # --- what only a callee's leg does ---
-
-    def invite(self, offer: SessionDescription) -> None:
-        """A caller is not rung."""
-
-    def cancel(self, ending: Ending) -> None:
-        """The same as refusing."""
-        self.terminate(ending)

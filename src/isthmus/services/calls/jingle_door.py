@@ -6,9 +6,15 @@ from typing import Protocol
 from xml.etree.ElementTree import Element
 
 from isthmus.errors import AddressError, PayloadError
-from isthmus.interworking.addresses import SYNTHETIC_RESOURCE, address_from_jid
+from isthmus.interworking.addresses import SYNTHETIC_RESOURCE, address_from_jid, address_to_jid
 from isthmus.interworking.failures import failure_from_stanza_error
-from isthmus.interworking.jingle_message import ProposalMessage, proposal_message_of, proposal_stanza
+from isthmus.interworking.jingle_message import (
+    JingleMessage,
+    Propose,
+    Reject,
+    jingle_message_from_stanza,
+    wins_tie_break,
+)
 from isthmus.interworking.jingle_senders import UnsupportedContentError
 from isthmus.interworking.presence import presentity_jid
 from isthmus.model import Address, EndCause, Ending, Origin, Realm
@@ -110,7 +116,7 @@ class JingleDoor:
         """XEP-0166 section 7.2.16: of two sessions initiated at the same time the one with the lower sid goes on."""
         for leg in self._around.registry.between(name.ours, theirs):
             if leg.is_initiator and leg.peer_jid == name.peer and leg.state in _UNANSWERED:
-                if leg.sid < name.sid:
+                if wins_tie_break(leg.sid, name.sid):
                     return True
                 leg.terminate(
                     Ending(EndCause.BUSY, "Both of you called at the same moment; the other call goes on."),
@@ -122,31 +128,31 @@ class JingleDoor:
 
     def take_message(self, link: XmppLink, stanza: Element) -> bool:
         """Take a message about a proposal (XEP-0353); False when it is about something else."""
-        message = proposal_message_of(stanza)
-        if message is None:
-            return False
         try:
+            message = jingle_message_from_stanza(stanza)
+            if message is None:
+                return False
             theirs, device = address_from_jid(stanza.get("from", ""))
             ours, _ = address_from_jid(stanza.get("to", ""))
-        except AddressError:
-            return True
+        except (AddressError, PayloadError):
+            return True  # nobody could be answered, or no session be meant
         if ours.domain == link.domain and not self._realms.realm_of(theirs.domain).is_business:
             self._message_received(message, ours, theirs, device, stanza)
         return True
 
     def _message_received(
-        self, message: ProposalMessage, ours: Address, theirs: Address, device: str, stanza: Element
+        self, message: JingleMessage, ours: Address, theirs: Address, device: str, stanza: Element
     ) -> None:
-        name = ProposalName(ours, theirs, message.id)
+        name = ProposalName(ours, theirs, message.sid)
         known = self._around.registry.proposal(name)
         is_error = stanza.get("type") == "error"
         if known is not None:
             failure = failure_from_stanza_error(child(stanza, "error"), is_call=True) if is_error else None
-            known.take(message if not is_error else _bounced(message), stanza.get("from", ""), device, failure)
-        elif message.kind == "propose" and not is_error and device and 0 < len(message.id) <= MAXIMUM_SID:
+            known.take(message, stanza.get("from", ""), device, failure)
+        elif isinstance(message, Propose) and not is_error and device:
             self._proposed(message, name, stanza.get("from", ""))
 
-    def _proposed(self, message: ProposalMessage, name: ProposalName, proposer: str) -> None:
+    def _proposed(self, message: Propose, name: ProposalName, proposer: str) -> None:
         registry = self._around.registry
         if registry.is_buried(SessionName(name.ours, proposer, name.id)) or not registry.has_room(name.theirs):
             return
@@ -156,8 +162,7 @@ class JingleDoor:
         for ours in registry.proposals_between(name.ours, name.theirs):
             if not isinstance(ours, JingleProposalLeg) or ours.proposal is ProposalState.PROCEEDED:
                 continue
-            # i;octet: the lower id goes on (XEP-0353 section 4).
-            if ours.sid.encode() < name.id.encode():
+            if wins_tie_break(ours.sid, name.id):
                 self._reject(name, proposer, "expired", is_tie_break=True)
                 return
             ours.lose_tie()
@@ -172,18 +177,19 @@ class JingleDoor:
         ReceivedProposal(self._around, name, presentity_jid(name.ours), proposer, replaced).proceed()
 
     def _reject(self, name: ProposalName, proposer: str, reason: str, *, is_tie_break: bool = False) -> None:
-        message = ProposalMessage("reject", name.id, reason=reason, is_tie_break=is_tie_break)
-        stanza = proposal_stanza(message, sender=presentity_jid(name.ours), recipient=proposer)
-        self._around.wire.tell(name.ours.domain, stanza)
+        message = Reject(name.id, reason, is_tie_break=is_tie_break)
+        self._around.wire.say(message, name.ours.domain, presentity_jid(name.ours), proposer)
 
     # --- presence and links ---
 
     def presence_received(self, link: XmppLink, stanza: Element) -> None:
         """A device that is in a call with us may have gone offline; takes nothing away from others."""
-        if stanza.get("type") == "unavailable":
-            for leg in self._around.registry.of_peer(stanza.get("from", "")):
-                if leg.ours.domain == link.domain and stanza.get("to", "").partition("/")[0] == leg.our_bare_jid:
-                    leg.peer_gone()
+        if stanza.get("type") != "unavailable":
+            return
+        recipient = stanza.get("to", "").partition("/")[0]
+        for leg in self._around.registry.of_peer(stanza.get("from", "")):
+            if leg.ours.domain == link.domain and address_to_jid(leg.ours) == recipient:
+                leg.peer_gone()
 
     def link_up(self, link: XmppLink) -> None:
         """The link came back: media may have gone on without us, so every session is looked after."""

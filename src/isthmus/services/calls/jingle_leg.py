@@ -1,7 +1,7 @@
 """One Jingle session as a leg of a call (XEP-0166, XEP-0167): what both directions share.
 
-`JingleCallerLeg` is a session that a consumer initiated, `JingleCalleeLeg` one that we initiate. Changes of the media in
-a call are `JingleNegotiation`'s affair. What arrives is sorted by the table in `jingle_states`.
+`JingleCallerLeg` is a session that a consumer initiated, `JingleCalleeLeg` one that we initiate. Changes of the media
+in a call are `JingleNegotiation`'s affair. What arrives is sorted by the table in `jingle_states`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from isthmus.ports import Clock, IqRefusal, TimerHandle
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_information import DIGIT, RINGING, TRANSFER, Information, information_of
 from isthmus.services.calls.jingle_media import JingleMedia
-from isthmus.services.calls.jingle_negotiation import JingleNegotiation
+from isthmus.services.calls.jingle_negotiation import ANSWERS, CHANGES, JingleNegotiation
 from isthmus.services.calls.jingle_refusals import OUT_OF_ORDER, UNKNOWN_SESSION, UNSUPPORTED_INFO, refusal_of
 from isthmus.services.calls.jingle_registry import JingleRegistry, SessionName
 from isthmus.services.calls.jingle_states import SessionState, Verdict, verdict_on
@@ -103,7 +103,8 @@ class JingleLeg:
             "session-info": self._information,
             "session-terminate": self._terminated,
             "transport-info": self._transport_information,
-            **dict.fromkeys(self._negotiation.actions, self._negotiation.receive),
+            **dict.fromkeys(ANSWERS, self._negotiation.receive_answer),
+            **dict.fromkeys(CHANGES, self._negotiation.receive_change),
         }
 
     @property
@@ -247,6 +248,29 @@ class JingleLeg:
         """Pass on a digit (XEP-0181); clients that do not know it say so, which harms nothing."""
         if self.state is SessionState.ACTIVE:
             self.request(self.media.digit(digit, milliseconds))
+
+    # --- set-up: what the side that a leg is on does not do ---
+
+    def invite(self, offer: SessionDescription) -> None:
+        """Only a callee is rung."""
+
+    def ring(self) -> None:
+        """Only a caller is told that somebody is alerted."""
+
+    def progress(self, early: SessionDescription) -> None:
+        """Jingle has no answer before the answer: the same as `ring`."""
+        self.ring()
+
+    def accept(self, answer: SessionDescription) -> None:
+        """Only a caller is answered."""
+
+    def cancel(self, ending: Ending) -> None:
+        """Stop ringing."""
+        self.terminate(ending)
+
+    def refuse(self, ending: Ending) -> None:
+        """Do not take the call."""
+        self.terminate(ending)
 
     # --- media in the call ---
 

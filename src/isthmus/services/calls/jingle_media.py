@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import SubElement
 
-from isthmus.interworking.jingle_changes import fragment_to_jingle, jingle_to_fragment
-from isthmus.interworking.jingle_sdp import content_names, jingle_to_sdp, sdp_to_jingle
+from isthmus.interworking.jingle_actions import jingle_to_fragment
+from isthmus.interworking.jingle_contents import content_names
+from isthmus.interworking.jingle_difference import fragment_to_jingle
+from isthmus.interworking.jingle_sdp import jingle_to_sdp, sdp_to_jingle
 from isthmus.interworking.jingle_senders import mid_to_name
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sdp.trickle import with_candidates_added
 from isthmus.services.calls.leg import LegSignal
 from isthmus.xmpp import namespaces as ns
-from isthmus.xmpp.jingle import Jingle
-from isthmus.xmpp.jingle_rtp import SESSION_INFOS
+from isthmus.xmpp.jingle import Content, Jingle
+from isthmus.xmpp.jingle_ice_udp import transport_of
+from isthmus.xmpp.jingle_rtp import SESSION_INFOS, description_of
 
 # A client trickles some ten candidates one by one while its person is being alerted.
 MAXIMUM_EARLY_ACTIONS = 64
@@ -37,6 +40,13 @@ class JingleMedia:
         self.creators: dict[str, str] = {}
         self._early: list[Jingle] = []
         self._removed_early: set[str] = set()
+
+    @property
+    def both(self) -> tuple[SessionDescription, SessionDescription]:
+        """Ours and theirs; there are such since the session was accepted."""
+        assert self.local is not None, "nothing was said"
+        assert self.remote is not None, "nothing was answered"
+        return self.local, self.remote
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -185,6 +195,5 @@ def _jingle(action: str) -> Jingle:
     return jingle
 
 
-def _is_usable(content: object) -> bool:
-    get = content.get_plugin  # type: ignore[attr-defined]  # slixmpp is untyped
-    return get("rtp", check=True) is not None and get("ice_udp", check=True) is not None
+def _is_usable(content: Content) -> bool:
+    return description_of(content) is not None and transport_of(content) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from isthmus.interworking.addresses import address_to_jid
 from isthmus.interworking.call_endings import ending_from_failure, ending_from_jingle, ending_to_jingle
-from isthmus.interworking.jingle_message import ProposalMessage, proposal_stanza
+from isthmus.interworking.jingle_message import Finish, JingleMessage, Propose, Reject, Retract
 from isthmus.model import Address, EndCause, Ending, Failure, Origin
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
@@ -69,7 +69,7 @@ class JingleProposalLeg(JingleCalleeLeg):
             # Directed presence: the devices see whom they would talk to, and what it can do (RFC 6121 section 4.6).
             self._tell_presence("")
         media = tuple(dict.fromkeys(section.media for section in offer.media if not section.is_rejected))
-        self._say(ProposalMessage("propose", self.sid, media=media), address_to_jid(self.party))
+        self._say(Propose(self.sid, media), address_to_jid(self.party))
 
     def cancel(self, ending: Ending) -> None:
         """Stop ringing."""
@@ -83,28 +83,24 @@ class JingleProposalLeg(JingleCalleeLeg):
     def lose_tie(self) -> None:
         """The other person proposed at the same time, and that proposal goes first (XEP-0353 section 4)."""
         ending = Ending(EndCause.BUSY, "Both of you called at the same moment; the other call goes on.")
-        reason, text = "expired", ""
-        self._say(
-            ProposalMessage("retract", self.sid, reason=reason, text=text, is_tie_break=True),
-            address_to_jid(self.party),
-        )
+        self._say(Retract(self.sid, "expired", is_tie_break=True), address_to_jid(self.party))
         self.end(ending)
 
     def _retract(self, ending: Ending) -> None:
         reason, text = ending_to_jingle(ending)
-        self._say(ProposalMessage("retract", self.sid, reason=reason, text=text), address_to_jid(self.party))
+        self._say(Retract(self.sid, reason, text), address_to_jid(self.party))
 
     # --- what the devices say ---
 
-    def take(self, message: ProposalMessage, sender: str, device: str, failure: Failure | None) -> None:
+    def take(self, message: JingleMessage, sender: str, device: str, failure: Failure | None) -> None:
         """Take a message about this proposal.
 
         Args:
             message: what it says.
             sender, device: full JID and resource of who says it.
-            failure: for a proposal that came back.
+            failure: of a message that came back.
         """
-        step = step_for(self.proposal, message.kind, is_ours=True)
+        step = step_for(self.proposal, message, is_ours=True, is_returned=failure is not None)
         if self._has_session and sender != self.peer_jid:
             return  # a device that was not fast enough (edge case 33)
         if step is _STEP.RING:
@@ -115,22 +111,16 @@ class JingleProposalLeg(JingleCalleeLeg):
             self.initiate(sender, device)
         elif step is _STEP.BOUNCE and failure is not None:
             self.end(ending_from_failure(failure))
-        elif step is _STEP.REJECT:
+        elif isinstance(message, Reject) and step is _STEP.REJECT:
             self._rejected(message)
-        elif step is _STEP.FINISH:
-            self._finished(message)
+        elif isinstance(message, Finish) and step is _STEP.FINISH:
+            self._over(ending_of_finish(message))
 
-    def _rejected(self, message: ProposalMessage) -> None:
+    def _rejected(self, message: Reject) -> None:
         ending = ending_from_jingle(message.reason or "decline", message.text)
         if ending.cause not in (EndCause.BUSY, EndCause.UNREACHABLE, EndCause.NO_ANSWER):
             ending = Ending(EndCause.DECLINED, message.text)
         self._over(ending)
-
-    def _finished(self, message: ProposalMessage) -> None:
-        if message.migrated_to:
-            self._over(Ending(EndCause.TRANSFERRED))
-        else:
-            self._over(ending_from_jingle(message.reason, message.text))
 
     def _over(self, ending: Ending) -> None:
         if self._has_session:
@@ -147,13 +137,20 @@ class JingleProposalLeg(JingleCalleeLeg):
         self.around.registry.forget_proposal(self.proposal_name)
         if self._has_session:
             reason, text = ending_to_jingle(ending)
-            self._say(ProposalMessage("finish", self.sid, reason=reason, text=text), self.peer_jid)
+            self._say(Finish(self.sid, reason, text), self.peer_jid)
         if self._capabilities and self._offer is not None:
             self._tell_presence("unavailable")
 
-    def _say(self, message: ProposalMessage, recipient: str) -> None:
-        self.around.wire.tell(self.ours.domain, proposal_stanza(message, sender=self.our_jid, recipient=recipient))
+    def _say(self, message: JingleMessage, recipient: str) -> None:
+        self.around.wire.say(message, self.ours.domain, self.our_jid, recipient)
 
     def _tell_presence(self, kind: str) -> None:
         addresses = {"type": kind or None, "from": self.our_jid, "to": address_to_jid(self.party)}
         self.around.wire.tell(self.ours.domain, element("presence", addresses, "" if kind else self._capabilities))
+
+
+def ending_of_finish(message: Finish) -> Ending:
+    """Return how a call ended that is finished without the end of its session (XEP-0353 section 3)."""
+    if message.migrated_to:
+        return Ending(EndCause.TRANSFERRED)
+    return ending_from_jingle(message.reason, message.text)

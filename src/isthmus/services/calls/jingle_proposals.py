@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from isthmus.interworking.call_endings import ending_from_jingle, ending_to_jingle
-from isthmus.interworking.jingle_message import ProposalMessage, proposal_stanza
+from isthmus.interworking.call_endings import ending_to_jingle
+from isthmus.interworking.jingle_message import Finish, JingleMessage, Proceed, Retract
 from isthmus.model import EndCause, Ending, Failure
 from isthmus.services.calls.jingle_caller_leg import JingleCallerLeg
 from isthmus.services.calls.jingle_leg import JingleLeg, JingleSurroundings
+from isthmus.services.calls.jingle_proposal_leg import ending_of_finish
 from isthmus.services.calls.jingle_registry import ProposalName, SessionName
 from isthmus.services.calls.jingle_states import ProposalState, ProposalStep, step_for
 
@@ -25,7 +26,7 @@ class Proposal(Protocol):
 
     is_ours: bool
 
-    def take(self, message: ProposalMessage, sender: str, device: str, failure: Failure | None) -> None:
+    def take(self, message: JingleMessage, sender: str, device: str, failure: Failure | None) -> None:
         """Take a message about it."""
 
 
@@ -63,7 +64,7 @@ class ReceivedProposal:
     def proceed(self) -> None:
         """Say that the session may come."""
         self._around.registry.add_proposal(self._name, self)
-        self._say(ProposalMessage("proceed", self._name.id))
+        self._say(Proceed(self._name.id), self._proposer)
 
     def is_from(self, peer: str) -> bool:
         """True when this device proposed: no other one may send the session."""
@@ -77,16 +78,15 @@ class ReceivedProposal:
         if self.replaced is not None:
             self.replaced.when_over(self._migrated)
 
-    def take(self, message: ProposalMessage, sender: str, device: str, failure: Failure | None) -> None:
+    def take(self, message: JingleMessage, sender: str, device: str, failure: Failure | None) -> None:
         """Take a message about this proposal; only its proposer has a say."""
         if sender != self._proposer:
             return
-        step = step_for(self._state, message.kind, is_ours=False)
-        if step is ProposalStep.WITHDRAW:
+        step = step_for(self._state, message, is_ours=False, is_returned=failure is not None)
+        if isinstance(message, Retract) and step is ProposalStep.WITHDRAW:
             self._over(Ending(EndCause.CANCELLED, message.text))
-        elif step is ProposalStep.FINISH:
-            migrated = Ending(EndCause.TRANSFERRED) if message.migrated_to else None
-            self._over(migrated or ending_from_jingle(message.reason, message.text))
+        elif isinstance(message, Finish) and step is ProposalStep.FINISH:
+            self._over(ending_of_finish(message))
         elif step is ProposalStep.BOUNCE and self._leg is None:
             self._forget()
 
@@ -104,21 +104,18 @@ class ReceivedProposal:
     def _finished(self, ending: Ending) -> None:
         if self._state is not ProposalState.ENDED:
             reason, text = ending_to_jingle(ending)
-            self._say(ProposalMessage("finish", self._name.id, reason=reason, text=text))
+            self._say(Finish(self._name.id, reason, text), self._proposer)
             self._close()
 
     def _migrated(self, ending: Ending) -> None:
         old = self.replaced
         if old is not None and ending.cause is EndCause.TRANSFERRED:
-            message = ProposalMessage("finish", old.sid, reason="expired", migrated_to=self._name.id)
-            stanza = proposal_stanza(message, sender=self._our_jid, recipient=old.peer_jid)
-            self._around.wire.tell(self._name.ours.domain, stanza)
+            self._say(Finish(old.sid, "expired", migrated_to=self._name.id), old.peer_jid)
 
     def _close(self) -> None:
         self._state = ProposalState.ENDED
         self._timer.cancel()
         self._around.registry.forget_proposal(self._name)
 
-    def _say(self, message: ProposalMessage) -> None:
-        stanza = proposal_stanza(message, sender=self._our_jid, recipient=self._proposer)
-        self._around.wire.tell(self._name.ours.domain, stanza)
+    def _say(self, message: JingleMessage, recipient: str) -> None:
+        self._around.wire.say(message, self._name.ours.domain, self._our_jid, recipient)

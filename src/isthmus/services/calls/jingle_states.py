@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import Enum, StrEnum, auto
 
+from isthmus.interworking.jingle_message import Finish, JingleMessage, Proceed, Reject, Retract, Ringing
+
 
 class SessionState(StrEnum):
     """Life of one session (STANDARDS: IDLE and the proposal before it are `ProposalState`)."""
@@ -26,25 +28,6 @@ class Verdict(Enum):
     OUT_OF_ORDER = auto()  # unexpected-request with out-of-order (XEP-0166 section 10)
     UNKNOWN_SESSION = auto()  # item-not-found with unknown-session
 
-
-# XEP-0166 section 7.2, every action.
-ACTIONS = (
-    "content-accept",
-    "content-add",
-    "content-modify",
-    "content-reject",
-    "content-remove",
-    "description-info",
-    "security-info",
-    "session-accept",
-    "session-info",
-    "session-initiate",
-    "session-terminate",
-    "transport-accept",
-    "transport-info",
-    "transport-reject",
-    "transport-replace",
-)
 
 _S, _V = SessionState, Verdict
 _ALWAYS = {
@@ -122,34 +105,45 @@ class ProposalStep(Enum):
     BOUNCE = auto()  # the proposal could not be delivered
 
 
-# XEP-0353 section 3, every message; "error" stands for the proposal that came back.
-PROPOSAL_MESSAGES = ("propose", "ringing", "proceed", "accept", "reject", "retract", "finish", "error")
+class Returned:
+    """Stands in the tables for a message of ours that came back as an error."""
+
+
+RETURNED = Returned
 
 _P, _D = ProposalState, ProposalStep
 # Our proposal, and what devices of the other person say. `accept` is what devices told each other before version 0.4;
 # a second `proceed` lost the race and is owed nothing.
-OURS: dict[tuple[ProposalState, str], ProposalStep] = {
-    (_P.PROPOSED, "ringing"): _D.RING,
-    (_P.PROPOSED, "proceed"): _D.INITIATE,
-    (_P.PROPOSED, "reject"): _D.REJECT,
-    (_P.PROPOSED, "error"): _D.BOUNCE,
-    (_P.PROPOSED, "finish"): _D.FINISH,
-    (_P.RINGING, "proceed"): _D.INITIATE,
-    (_P.RINGING, "reject"): _D.REJECT,
+OURS: dict[tuple[ProposalState, type], ProposalStep] = {
+    (_P.PROPOSED, Ringing): _D.RING,
+    (_P.PROPOSED, Proceed): _D.INITIATE,
+    (_P.PROPOSED, Reject): _D.REJECT,
+    (_P.PROPOSED, RETURNED): _D.BOUNCE,
+    (_P.PROPOSED, Finish): _D.FINISH,
+    (_P.RINGING, Proceed): _D.INITIATE,
+    (_P.RINGING, Reject): _D.REJECT,
     # Stored for an absent device while another one rings: only the first word of a server counts.
-    (_P.RINGING, "error"): _D.IGNORE,
-    (_P.RINGING, "finish"): _D.FINISH,
-    (_P.PROCEEDED, "reject"): _D.REJECT,  # by the device that proceeded; others are ignored
-    (_P.PROCEEDED, "finish"): _D.FINISH,
+    (_P.RINGING, RETURNED): _D.IGNORE,
+    (_P.RINGING, Finish): _D.FINISH,
+    (_P.PROCEEDED, Reject): _D.REJECT,  # by the device that proceeded; others are ignored
+    (_P.PROCEEDED, Finish): _D.FINISH,
 }
 # Their proposal: answered with `proceed` at once, so it is never in PROPOSED or RINGING.
-THEIRS: dict[tuple[ProposalState, str], ProposalStep] = {
-    (_P.PROCEEDED, "retract"): _D.WITHDRAW,
-    (_P.PROCEEDED, "finish"): _D.FINISH,
-    (_P.PROCEEDED, "error"): _D.BOUNCE,  # our `proceed` did not reach the device
+THEIRS: dict[tuple[ProposalState, type], ProposalStep] = {
+    (_P.PROCEEDED, Retract): _D.WITHDRAW,
+    (_P.PROCEEDED, Finish): _D.FINISH,
+    (_P.PROCEEDED, RETURNED): _D.BOUNCE,  # our `proceed` did not reach the device
 }
 
 
-def step_for(state: ProposalState, message: str, *, is_ours: bool) -> ProposalStep:
-    """Return what a message about a proposal makes us do; what is not listed is ignored."""
-    return (OURS if is_ours else THEIRS).get((state, message), _D.IGNORE)
+def step_for(state: ProposalState, message: JingleMessage, *, is_ours: bool, is_returned: bool = False) -> ProposalStep:
+    """Return what a message about a proposal makes us do; what is not listed is ignored.
+
+    Args:
+        state: of the proposal.
+        message: what came.
+        is_ours: we proposed.
+        is_returned: the message is one of ours that came back as an error.
+    """
+    kind = RETURNED if is_returned else type(message)
+    return (OURS if is_ours else THEIRS).get((state, kind), _D.IGNORE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,15 @@ from xml.etree.ElementTree import Element
 from isthmus.errors import LinkDownError, RequestTimeoutError
 from isthmus.interworking.call_endings import ending_from_failure
 from isthmus.interworking.failures import failure_from_stanza_error
+from isthmus.interworking.jingle_message import Finish, JingleMessage, Retract, jingle_message_to_stanza
 from isthmus.model import EndCause, Ending, Failure, Origin
 from isthmus.ports import XmppLink
 from isthmus.xmpp import namespaces as ns
 from isthmus.xmpp.jingle import Jingle, jingle_iq
 from isthmus.xmpp.stanza import child, element, local_name
 
+# Sessions that ended while the XMPP server was away; as many as there can be in one domain of some size.
+MAXIMUM_OWED = 1_000
 # A phone that wakes up on push answers within some seconds; after this the person hears that nobody is there.
 ANSWER_SECONDS = 20.0
 
@@ -79,6 +83,7 @@ class JingleWire:
     def __init__(self, links: Mapping[str, XmppLink], *, new_id: Callable[[], str] | None = None) -> None:
         self._links = links
         self.new_id = new_id or (lambda: secrets.token_hex(16))
+        self._owed: dict[str, deque[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_up(self, domain: str) -> bool:
@@ -90,7 +95,14 @@ class JingleWire:
         """Send an action and call `answered` once with what became of it."""
         stanza_id = self.new_id()
         iq = jingle_iq(jingle, sender=sender, recipient=recipient, stanza_id=stanza_id)
-        self._spawn(self._ask(domain, iq, stanza_id, ANSWER_SECONDS, lambda outcome, _: answered(outcome)))
+        is_end = jingle["action"] == "session-terminate"
+
+        def told(outcome: IqOutcome, _answer: Element | None) -> None:
+            if outcome.is_lost and is_end:
+                self._owe(domain, iq)  # or the device would ring, or talk, to nobody
+            answered(outcome)
+
+        self._spawn(self._ask(domain, iq, stanza_id, ANSWER_SECONDS, told))
 
     def ping(self, domain: str, sender: str, recipient: str, answered: Answered) -> None:
         """Ask whether somebody is still there (XEP-0199)."""
@@ -107,9 +119,28 @@ class JingleWire:
         await self._ask(domain, iq, stanza_id, seconds, lambda _, answer: found.append(answer))
         return found[0]
 
-    def tell(self, domain: str, stanza: str) -> None:
-        """Send a message or presence; it is lost while the link is down."""
-        self._spawn(self._write(domain, stanza))
+    def say(self, message: JingleMessage, domain: str, sender: str, recipient: str) -> None:
+        """Send a message about a proposal."""
+        stanza = jingle_message_to_stanza(message, sender=sender, recipient=recipient, stanza_id=self.new_id())
+        self.tell(domain, stanza, is_owed=isinstance(message, Retract | Finish))
+
+    def tell(self, domain: str, stanza: str, *, is_owed: bool = False) -> None:
+        """Send a message or presence.
+
+        Args:
+            domain: whose link.
+            stanza: serialised.
+            is_owed: a device would ring or wait for ever without it: while the link is down it is kept.
+        """
+        self._spawn(self._write(domain, stanza, is_owed=is_owed))
+
+    def link_up(self, domain: str) -> None:
+        """Send what is owed since the link was lost; whom it does not concern any more, answers with an error."""
+        for stanza in self._owed.pop(domain, ()):
+            self.tell(domain, stanza)
+
+    def _owe(self, domain: str, stanza: str) -> None:
+        self._owed.setdefault(domain, deque(maxlen=MAXIMUM_OWED)).append(stanza)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         # Tasks begin in the order they were made, so what is handed in first is written first.
@@ -117,10 +148,14 @@ class JingleWire:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _write(self, domain: str, stanza: str) -> None:
+    async def _write(self, domain: str, stanza: str, *, is_owed: bool) -> None:
         link = self._links.get(domain)
-        if link is not None and link.is_connected:
-            link.send(stanza)
+        try:
+            if link is not None:
+                link.send(stanza)
+        except LinkDownError:
+            if is_owed:
+                self._owe(domain, stanza)
 
     async def _ask(
         self, domain: str, iq: str, stanza_id: str, seconds: float, told: Callable[[IqOutcome, Element | None], None]
@@ -144,5 +179,5 @@ def _read(answer: Element) -> tuple[IqOutcome, Element | None]:
         return IqOutcome(), answer
     error = child(answer, "error")
     failure = failure_from_stanza_error(error, is_full_jid=True, is_call=True)
-    own = next((part for part in error if part.tag.startswith(f"{{{ns.JINGLE_ERRORS}}}")), None) if error is not None else None
-    return IqOutcome(failure, local_name(own.tag) if own is not None else ""), None
+    own = [part.tag for part in (() if error is None else error) if part.tag.startswith(f"{{{ns.JINGLE_ERRORS}}}")]
+    return IqOutcome(failure, local_name(own[0]) if own else ""), None
