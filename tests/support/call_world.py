@@ -33,7 +33,7 @@ class ScriptedDevices:
         self.rung: list[ScriptedLeg] = []
         self.invitations: list[Invitation] = []
 
-    def rings(self, invitation: Invitation) -> list[Ring]:
+    async def rings(self, invitation: Invitation) -> list[Ring]:
         self.invitations.append(invitation)
         return [Ring(self._maker(invitation.callee), forms) for forms in self.forms.get(invitation.callee, [])]
 

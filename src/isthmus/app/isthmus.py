@@ -66,7 +66,6 @@ from isthmus.services.xmpp_presence import XmppPresence
 from isthmus.sip.message import SipRequest
 from isthmus.store.sql_store import SqlStore
 from isthmus.trace import Trace
-from isthmus.xmpp.capabilities import capabilities_element
 
 # How long "ready" waits for the component streams; an absent XMPP server delays the start by this and no more.
 LINK_SECONDS = 10.0
@@ -206,37 +205,8 @@ class Isthmus:
         self.user_agent_server.serve("PUBLISH", self.publications.receive)
         self.user_agent_server.serve("NOTIFY", self.presence_subscriber.notify_received)
 
-        # XMPP
-        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock)
-        self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
-        self.links: dict[str, ComponentLink] = {}
-        self.xmpp_presence = XmppPresence(
-            self.links,
-            self.contacts,
-            self.views,
-            self.remote_presence,
-            self.directory,
-            self.directory,
-            self.bus,
-            self.clock,
-            self.trace,
-            is_watched=self.presence_package.is_watching,
-            capabilities=lambda _user: capabilities_element(),
-        )
-        for domain, configured in zip(domains, configuration.domains, strict=True):
-            self.links[domain] = ComponentLink(
-                domain,
-                configured.component_secret.get_secret_value(),
-                configuration.xmpp,
-                sink=self,
-                responder=QueryResponder(
-                    domain, profiles, clock=self.clock, version=__version__, kept=self.store.journal.flush
-                ),
-                trace=self.trace,
-                shows_bodies=configuration.log.bodies,
-            )
-
         # calls
+        self.links: dict[str, ComponentLink] = {}
         self.calls = CallParts(
             configuration,
             self.directory,
@@ -252,11 +222,46 @@ class Isthmus:
             authenticator=authenticator,
             loops=self.loops,
             presence_agent=self.presence_agent,
+            remote_presence=self.remote_presence,
             messaging=self.messaging,
             links=self.links,
             relay=None,
         )
         self.user_agent_server.serve_calls(self.calls.sip)
+
+        # XMPP
+        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock, calls=self.calls.offered.to)
+        self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
+        self.xmpp_presence = XmppPresence(
+            self.links,
+            self.contacts,
+            self.views,
+            self.remote_presence,
+            self.directory,
+            self.directory,
+            self.bus,
+            self.clock,
+            self.trace,
+            is_watched=self.presence_package.is_watching,
+            capabilities=self.calls.capabilities,
+        )
+        for domain, configured in zip(domains, configuration.domains, strict=True):
+            self.links[domain] = ComponentLink(
+                domain,
+                configured.component_secret.get_secret_value(),
+                configuration.xmpp,
+                sink=self,
+                responder=QueryResponder(
+                    domain,
+                    profiles,
+                    clock=self.clock,
+                    version=__version__,
+                    kept=self.store.journal.flush,
+                    calls=self.calls.jingle,
+                ),
+                trace=self.trace,
+                shows_bodies=configuration.log.bodies,
+            )
 
         # administration
         self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
@@ -321,6 +326,7 @@ class Isthmus:
         for link in self.links.values():
             link.start()
         await self._await_links()
+        await self.calls.start()
         # Everything made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -385,18 +391,20 @@ class Isthmus:
 
     def message_received(self, link: XmppLink, stanza: Element) -> None:
         """Hand a message stanza on (`ports.StanzaSink`)."""
-        if not self.calls.take_message(link, stanza):
+        if not self.calls.jingle.take_message(link, stanza):
             self.messaging.message_received(link, stanza)
 
     def presence_received(self, link: XmppLink, stanza: Element) -> None:
         """Hand a presence stanza on (`ports.StanzaSink`)."""
         self.xmpp_presence.presence_received(link, stanza)
+        self.calls.jingle.presence_received(link, stanza)
 
     def link_up(self, link: XmppLink) -> None:
         """The component of a domain is connected (`ports.StanzaSink`)."""
         self.trace.decision(f"component {link.domain} is connected", people=(link.domain,), rule="link.up")
         self.messaging.link_up(link)
         self.xmpp_presence.link_up(link)
+        self.calls.jingle.link_up(link)
 
     def link_down(self, link: XmppLink) -> None:
         """The component of a domain is lost (`ports.StanzaSink`)."""

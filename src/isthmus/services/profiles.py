@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from isthmus.model import Address, AuthorisationState
+from collections.abc import Callable
+
+from isthmus.model import Address, AuthorisationState, Modality
 from isthmus.ports import Clock, Profile
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
@@ -16,21 +18,33 @@ class ContactProfiles:
         directory: names, and who exists.
         contacts: who is whose contact.
         views: what of a presence crosses; the time of the last activity is presence, too (XEP-0012 section 7).
+        calls: what calls to somebody may carry.
     """
 
-    def __init__(self, directory: Directory, contacts: Contacts, views: PresenceViews, clock: Clock) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        contacts: Contacts,
+        views: PresenceViews,
+        clock: Clock,
+        calls: Callable[[Address], frozenset[Modality]] = lambda _user: frozenset(),
+    ) -> None:
         self._directory = directory
         self._contacts = contacts
         self._views = views
         self._clock = clock
+        self._calls = calls
 
     async def profile(self, user: Address, asked_by: Address) -> Profile | None:
         """Return what `asked_by` may know of `user`, or None (answered as for an unknown user)."""
         if self._directory.is_automaton(user):
-            return Profile(display_name=self._directory.display_name(user) or "Echo", idle_seconds=0)
+            name = self._directory.display_name(user) or "Echo"
+            calls = self._calls(user) if self._directory.is_echo(user) else frozenset()
+            return Profile(display_name=name, idle_seconds=0, calls=calls)
         if not self._directory.may_exist(user) or not self._contacts.is_contact(asked_by, user):
             return None
-        return Profile(self._directory.display_name(user), idle_seconds=self._idle_seconds(user, asked_by))
+        idle_seconds = self._idle_seconds(user, asked_by)
+        return Profile(self._directory.display_name(user), idle_seconds=idle_seconds, calls=self._calls(user))
 
     def _idle_seconds(self, user: Address, asked_by: Address) -> int | None:
         """0 while somebody is active; None where presence does not cross, or nobody knows (offline, unknown)."""

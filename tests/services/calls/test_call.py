@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -35,6 +35,10 @@ from tests.support.scripted_legs import ScriptedLeg, ScriptedRelay, sdp
 
 ANA = Address("ana", "corp.test")
 BEN = Address("ben", "people.test")
+
+
+async def _found(rings: Sequence[Ring]) -> Sequence[Ring]:
+    return rings
 
 
 class House(CallWatcher):
@@ -84,7 +88,7 @@ class House(CallWatcher):
             trace=Trace(self.clock.wall),
         )
         self.caller.attach(self.call.leg_event)
-        self.call.begin(rings)
+        self.call.begin(_found(rings))
         await self.settle()
 
     async def tell(self, leg: ScriptedLeg, *events: LegEvent) -> None:

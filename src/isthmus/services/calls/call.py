@@ -167,8 +167,8 @@ class Call:
 
     # --- from outside ---
 
-    def begin(self, rings: Sequence[Ring]) -> None:
-        """Ring these devices. Without any the call is refused."""
+    def begin(self, rings: Awaitable[Sequence[Ring] | Ending]) -> None:
+        """Ring these devices, as soon as it is known which; the ending says why there are none."""
         if not self._is_late_offer:
             self.negotiation.said[self.caller_leg.key] = self._offer
         self._ring_timer = self._clock.call_later(self.terms.ring_seconds, lambda: self.happen(None, RingingTooLong()))
@@ -241,7 +241,11 @@ class Call:
 
     # --- ringing ---
 
-    async def _ring_all(self, rings: Sequence[Ring]) -> None:
+    async def _ring_all(self, finding: Awaitable[Sequence[Ring] | Ending]) -> None:
+        rings = await finding
+        if isinstance(rings, Ending):
+            await self._finish(rings, None)
+            return
         for ring in rings:
             await self._branches.ring(ring, without(self._offer, self.barred))
         await self._refuse_when_nobody_is_left()

@@ -125,25 +125,17 @@ class Calls(CallWatcher):
         if isinstance(terms, Ending):
             self._refuse(call_id, incoming, terms)
             return
-        invitation = Invitation.of(incoming)
-        rings = self.rings_of(invitation, terms)
-        if isinstance(rings, Ending):
-            self._refuse(call_id, incoming, rings)
-            return
-        self.start(call_id, incoming, terms, rings)
+        self._start(call_id, incoming, terms)
 
-    def start(self, call_id: str, incoming: IncomingCall, terms: CallTerms, rings: list[Ring]) -> Call:
-        """Begin a call that was admitted."""
+    def _start(self, call_id: str, incoming: IncomingCall, terms: CallTerms) -> None:
         call = Call(call_id, incoming, terms, paths=self._paths, watcher=self, clock=self._clock, trace=self._trace)
         self.live[call_id] = call
         for person in {call.caller, call.callee}:
             self._in_calls[person] += 1
-        said = f"{call}: {len(rings)} to ring"
-        self._trace.decision(said, people=call.people, call_id=call_id, rule="call.begun")
+        call.note("begins", rule="call.begun")
         self._metrics.calls_begun.add(self._direction(call))
         incoming.leg.attach(call.leg_event)
-        call.begin(rings)
-        return call
+        call.begin(self.rings_of(Invitation.of(incoming), terms))
 
     def _terms(self, incoming: IncomingCall) -> CallTerms | Ending:
         if self._is_closing or not self._settings.enabled:
@@ -156,12 +148,12 @@ class Calls(CallWatcher):
             return Ending(EndCause.SECURITY, text, Origin.POLICY, "encryption.required")
         return terms
 
-    def rings_of(self, invitation: Invitation, terms: CallTerms) -> list[Ring] | Ending:
+    async def rings_of(self, invitation: Invitation, terms: CallTerms) -> list[Ring] | Ending:
         """Return the devices of the callee, or why nothing can be rung."""
         callee = invitation.callee
         is_echo = self._directory.is_echo(callee)
         ringer = self._echo if is_echo else self._ringers.get(self._directory.realm_of(callee.domain))
-        rings = [] if ringer is None else ringer.rings(invitation)
+        rings = [] if ringer is None else await ringer.rings(invitation)
         if terms.needs_encryption and not is_echo:
             rings = [Ring(ring.make, tuple(form for form in ring.forms if form is not MediaForm.RTP)) for ring in rings]
             if rings and not any(ring.forms for ring in rings):
@@ -182,8 +174,6 @@ class Calls(CallWatcher):
         incoming.leg.refuse(ending)
         self._metrics.calls_ended.add(ending.cause.value)
         self._records.refused(call_id, incoming, ending)
-        if ending.origin is Origin.NO_DEVICE:
-            self._tell_missed(incoming.caller, incoming.callee, ending)
 
     # --- what becomes of them (CallWatcher) ---
 

@@ -60,7 +60,7 @@ class Transfers:
         live: Mapping[str, Call],
         *,
         admit: Callable[[Address, Address, SessionDescription], CallTerms | Ending],
-        rings_of: Callable[[Invitation, CallTerms], list[Ring] | Ending],
+        rings_of: Callable[[Invitation, CallTerms], Awaitable[list[Ring] | Ending]],
         find_leg: Callable[[DialogName], Leg | None],
         shown_as: Callable[[Address, Address, Address], Address],
     ) -> None:
@@ -112,13 +112,11 @@ class Transfers:
             return
         shown = self._shown_as(remaining.party, leg.party, event.target)
         terms = self._admit(shown, event.target, said)
-        rings = terms if isinstance(terms, Ending) else self._rings_of(Invitation(shown, event.target, said), terms)
-        if isinstance(terms, Ending) or isinstance(rings, Ending):
-            refused = terms if isinstance(terms, Ending) else rings
-            assert isinstance(refused, Ending)
-            self._note(call, f"{event.target} cannot be called: {refused.cause.value} {refused.text}", refused.rule)
-            event.progress(0, refused)
+        if isinstance(terms, Ending):
+            self._note(call, f"{event.target} cannot be called: {terms.cause.value} {terms.text}", terms.rule)
+            event.progress(0, terms)
             return
+        rings = self._rings_of(Invitation(shown, event.target, said), terms)
         _Attempt(call, leg, event, terms, paths=self._paths, clock=self._clock).begin(rings, said)
 
     # --- attended ---
@@ -206,13 +204,18 @@ class _Attempt(_Step):
         self._ringing: dict[str, tuple[Leg, MediaPath, SessionDescription]] = {}
         self._refusals: list[Ending] = []
 
-    def begin(self, rings: list[Ring], said: SessionDescription) -> None:
+    def begin(self, rings: Awaitable[list[Ring] | Ending], said: SessionDescription) -> None:
         """Ring every device; the first form of each, as the relay translates between them."""
         self.event.progress(100, None)
         self._timer = self._clock.call_later(self._terms.ring_seconds, lambda: self.run(self._give_up()))
         self.run(self._ring_all(rings, said))
 
-    async def _ring_all(self, rings: list[Ring], said: SessionDescription) -> None:
+    async def _ring_all(self, finding: Awaitable[list[Ring] | Ending], said: SessionDescription) -> None:
+        rings = await finding
+        if isinstance(rings, Ending):
+            await self._stop_ringing(rings)
+            self.fail(rings)
+            return
         for ring in rings:
             leg = ring.make(ring.forms[0])
             path = self.choose_path(leg)
