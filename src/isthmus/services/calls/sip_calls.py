@@ -45,6 +45,10 @@ class DialogOwner(Protocol):
         """The person at the other end of the dialog."""
 
     @property
+    def peer(self) -> Address:
+        """The person at the other end of the call."""
+
+    @property
     def leg(self) -> Leg | None:
         """The leg that the dialog belongs to."""
 
@@ -113,6 +117,7 @@ class SipCalls:
     Attributes:
         delivery: finds the ways to a device; also the present one of a device that registered anew.
         chance: random numbers in [0, 1).
+        messages: takes MESSAGEs within dialogs; None refuses them.
         session_seconds, minimum_session_seconds: session interval we ask for, and the least we accept (RFC 4028).
     """
 
@@ -126,6 +131,7 @@ class SipCalls:
     session_seconds: int = DEFAULT_INTERVAL_SECONDS
     minimum_session_seconds: int = SMALLEST_INTERVAL_SECONDS
     dialogs: DialogTable = field(default_factory=DialogTable)
+    messages: Callable[[DialogOwner, IncomingRequest], None] | None = None
 
     def session_timer(self) -> SessionTimer:
         """A timer for a new dialog."""
