@@ -217,6 +217,31 @@ class Phone:
         self._lab = lab
         lab.endpoint.add(self.network.ben)
 
+    def behave(self, answer: SessionDescription) -> None:
+        """From now on do what every phone does: acknowledge each 2xx, answer what comes within a call."""
+
+        def act(event: Event) -> None:
+            if isinstance(event, ResponseReceived) and event.response.is_success:
+                request = event.transaction.request
+                if request.method == "INVITE":
+                    dialog = Dialog.as_client(request, event.response)
+                    ack = dialog.make_ack(request.cseq.number)
+                    self._push_via(ack)
+                    self.end.layer.send_statelessly(ack, self.end.flow)
+            elif isinstance(event, RequestReceived) and event.request.to_address.tag:
+                is_offer = event.request.method == "INVITE"
+                body = answer.to_bytes() if is_offer else b""
+                response = build_response(
+                    event.request,
+                    200,
+                    headers=[("Contact", self.contact)],
+                    body=body,
+                    content_type=SDP_TYPE if body else "",
+                )
+                self.end.layer.send_response(event.transaction, response, self.network.clock.monotonic())
+
+        self.end.on_event = act
+
     # --- as a client ---
 
     def invite(

@@ -48,8 +48,8 @@ def _find(content_type: str, body: bytes, headers: Headers, depth: int) -> bytes
     disposition, is_required = _disposition(headers)
     if media_type == SDP_TYPE and disposition in ("", "session"):
         return body
-    if media_type == SDP_TYPE or not is_required:
-        return None  # early-session (RFC 3959) and what a phone may show or leave
+    if not is_required:
+        return None  # a picture or a ring tone that may be shown or left, early-session (RFC 3959)
     raise UnsupportedBodyError(f"the body type {media_type[:60]!r} is not supported")
 
 

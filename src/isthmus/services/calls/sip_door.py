@@ -6,6 +6,8 @@ dialog are proven by where they come from, or by digest: see `admits`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from isthmus.errors import AddressError, PeerError, SipParseError
 from isthmus.interworking.addresses import address_from_sip_uri
 from isthmus.interworking.session_bodies import session_in
@@ -28,6 +30,9 @@ from isthmus.sip.uri import SipUri
 _LARGEST_BREADTH = 10_000
 
 
+MessageService = Callable[[IncomingRequest, Identity, Address | None], None]
+
+
 class SipDoor:
     """Takes what comes by SIP and belongs to calls."""
 
@@ -36,6 +41,15 @@ class SipDoor:
         self._directory = directory
         self._authenticator = authenticator
         self._sink = sink
+
+    def messages_to(self, service: MessageService) -> None:
+        """Let `service` take MESSAGEs within calls; without one they are refused (405)."""
+
+        def take(session: DialogOwner, incoming: IncomingRequest) -> None:
+            kind = "user" if self._directory.realm_of(session.party.domain) is Realm.BUSINESS_HOSTED else "peer"
+            service(incoming, Identity(session.party, kind), session.peer)
+
+        self._calls.messages = take
 
     # --- new calls ---
 

@@ -36,11 +36,9 @@ class SipSession:
     Attributes:
         dialog: its ids, targets and numbers.
         exchange: offers and answers.
-        peer: the person at the other end of the call, for whom in-dialog messages are.
         owns_call_id: we made the Call-ID, which decides who waits longer after a glare (section 14.1).
         allowed: methods that the device says it takes; empty when it says nothing.
         on_prack: takes PRACKs, while our reliable responses wait for them.
-        on_message: takes MESSAGEs within the dialog; None refuses them.
         on_bye, on_cancel, on_flow_closed: take what happens before the dialog is confirmed.
     """
 
@@ -58,13 +56,12 @@ class SipSession:
         self.calls = calls
         self.dialog = dialog
         self.path = path
-        self.peer = peer
+        self._peer = peer
         self.owns_call_id = owns_call_id
         self.timer = timer
         self.state = SessionState.EARLY
         self.allowed: frozenset[str] = frozenset()
         self.on_prack: Callable[[IncomingRequest], None] | None = None
-        self.on_message: Callable[[IncomingRequest], None] | None = None
         self.on_bye: Callable[[SipRequest], None] | None = None
         self.on_cancel: Callable[[SipRequest], None] | None = None
         self.on_flow_closed: Callable[[Flow], None] | None = None
@@ -95,6 +92,11 @@ class SipSession:
     def party(self) -> Address:
         """The person at this end."""
         return self.path.party
+
+    @property
+    def peer(self) -> Address:
+        """The person at the other end of the call, for whom messages within the dialog are."""
+        return self._peer
 
     @property
     def leg(self) -> Leg | None:
@@ -285,10 +287,10 @@ class SipSession:
         incoming.respond(200, headers=[("Allow", ALLOW), ("Accept", ACCEPT), ("Supported", supported(has_ice=True))])
 
     def _receive_message(self, incoming: IncomingRequest) -> None:
-        if self.on_message is None:
+        if self.calls.messages is None:
             incoming.respond(405, headers=[("Allow", ALLOW.removesuffix(", MESSAGE"))])
         else:
-            self.on_message(incoming)
+            self.calls.messages(self, incoming)
 
     def _receive_info(self, incoming: IncomingRequest) -> None:
         request = incoming.request
