@@ -51,6 +51,7 @@ class IsthmusProcess:
         self.tls_port, self.wss_port = free_port(), free_port()
         self.c2s_port, self.component_port = free_port(), free_port()
         self.s2s_port, self.http_port, self.web_port = free_port(), free_port(), free_port()
+        self.relay_port, self.turn_port = free_port(), free_port()
         self.environment = {
             "ISTHMUS_DATA": str(self.data),
             "ISTHMUS_XMPP__INTERFACE": xmpp_interface,
@@ -59,6 +60,8 @@ class IsthmusProcess:
             "ISTHMUS_XMPP__COMPONENT_PORT": str(self.component_port),
             "ISTHMUS_XMPP__WEBSOCKET_PORT": str(self.http_port),
             "ISTHMUS_WEB__PORT": str(self.web_port),
+            "ISTHMUS_MEDIA__CONTROL_PORT": str(self.relay_port),
+            "ISTHMUS_TURN__PORT": str(self.turn_port),
             "ISTHMUS_SIP__LISTENERS": json.dumps(
                 [
                     {"transport": "udp", "host": "127.0.0.1", "port": self.sip_port},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import json
 import secrets
 import signal
@@ -29,6 +30,7 @@ from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreEr
 from isthmus.metrics import Metrics
 from isthmus.model import Address, canonical_domain
 from isthmus.net.dns import DnsClient
+from isthmus.net.media_plane import MediaPlane
 from isthmus.net.prosody_accounts import ProsodyAccounts
 from isthmus.net.prosody_process import ProsodyProcess
 from isthmus.net.sip_endpoint import NetworkSipEndpoint
@@ -263,6 +265,10 @@ class Isthmus:
                 shows_bodies=configuration.log.bodies,
             )
 
+        # media
+        identity = hashlib.sha256(b"media relays\0" + secret).hexdigest()[:12]
+        self.media = MediaPlane(configuration, identity=identity, trace=self.trace, metrics=self.metrics)
+
         # administration
         self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
         self.administration = self._build_administration()
@@ -321,8 +327,12 @@ class Isthmus:
         self.presence_subscriber.load()
         await self.health.start()
         await self.control.start()
-        if self.prosody is not None:
-            await self.prosody.start()
+        media = asyncio.create_task(self.media.start(), name="media")
+        try:
+            if self.prosody is not None:
+                await self.prosody.start()
+        finally:
+            await media
         for link in self.links.values():
             link.start()
         await self._await_links()
@@ -364,6 +374,7 @@ class Isthmus:
             *(link.stop() for link in self.links.values()),
             self.endpoint.stop(),
             self.neighbours.stop(),
+            self.media.stop(),
             *([self.prosody.stop()] if self.prosody is not None else []),
             self.policing.close(),
             self.store.close(),
@@ -429,6 +440,7 @@ class Isthmus:
             "components": [f"{name} {'up' if link.is_connected else 'down'}" for name, link in self.links.items()],
             "registrations": self.registrar.count(),
             "subscriptions": len(self.notifier),
+            **self.media.status(),
         }
 
     def _watch_numbers(self) -> None:

@@ -259,9 +259,10 @@ class CompanionProcess(abc.ABC):
             self.pid = self._child = None
             if asyncio.get_running_loop().time() - began > LASTING_SECONDS:
                 self._backoff.reset()
-            await asyncio.sleep(self._backoff.next_delay())
-            while not await self._is_spawned():
+            is_running = False
+            while not is_running:
                 await asyncio.sleep(self._backoff.next_delay())
+                is_running = await self._is_spawned()
             self.on_started()
 
     async def _is_spawned(self) -> bool:
