@@ -59,7 +59,7 @@ def test_pieces_of_a_tone_fit_together() -> None:
 async def test_waiting_for_another_tone_says_what_was_heard() -> None:
     sound = Sound(tone(440, 1.0).astype(np.float64), 48_000)
     await wait_for_tone(lambda: sound, 440)
-    with pytest.raises(AssertionError, match="heard: 0.50 s, 440 Hz"):
+    with pytest.raises(AssertionError, match=r"heard: 0\.50 s, 440 Hz"):
         await wait_for_tone(lambda: sound, 1_000, timeout_seconds=0.1)
 
 
