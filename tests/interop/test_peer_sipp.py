@@ -11,7 +11,8 @@ from tests.support import sipp_callees
 from tests.support.baresip_calls import CallPhone, needs_baresip
 from tests.support.processes import free_port
 from tests.support.sipp import Sipp, needs_sipp
-from tests.support.sipp_calls import Caller, play_call, write_mu_law
+from tests.support.sipp_call_steps import play_call, write_mu_law
+from tests.support.sipp_callers import Caller
 
 pytestmark = [pytest.mark.interop, needs_sipp]
 
