@@ -66,6 +66,10 @@ from isthmus.xmpp.capabilities import capabilities_element
 
 # How long "ready" waits for the component streams; an absent XMPP server delays the start by this and no more.
 LINK_SECONDS = 10.0
+# Objects between two looks of the garbage collector, and looks at the young per look at the older ones. Python's own 700
+# are allocated by ten messages, and nearly all of them are freed without the collector: it would look a hundred times
+# a second at what is still in flight. The price is that what hangs in a cycle waits for some megabytes of others.
+COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 # Tells scripts that everything is up; holds where we listen.
 READY_FILE = "ready"
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file, not a secret
@@ -295,6 +299,7 @@ class Isthmus:
         # Everything made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         self._ready_file.write_text(json.dumps(self.status()) + "\n")
 
     async def _await_links(self) -> None:
