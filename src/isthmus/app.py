@@ -66,9 +66,9 @@ from isthmus.xmpp.capabilities import capabilities_element
 
 # How long "ready" waits for the component streams; an absent XMPP server delays the start by this and no more.
 LINK_SECONDS = 10.0
-# Objects between two looks of the garbage collector, and looks at the young per look at the older ones. Python's own 700
-# are allocated by ten messages, and nearly all of them are freed without the collector: it would look a hundred times
-# a second at what is still in flight. The price is that what hangs in a cycle waits for some megabytes of others.
+# Objects between two looks of the garbage collector, and looks at the young per look at the older ones. Ten messages
+# allocate Python's own 700, and nearly all are freed without the collector: it would look a hundred times a second at
+# what is still in flight. The price is that what hangs in a cycle waits until some megabytes of others were made.
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 # Tells scripts that everything is up; holds where we listen.
 READY_FILE = "ready"
