@@ -71,6 +71,10 @@ from isthmus.trace import Trace
 
 # How long "ready" waits for the component streams; an absent XMPP server delays the start by this and no more.
 LINK_SECONDS = 10.0
+# Objects between two looks of the garbage collector, and looks at the young per look at the older ones. Ten messages
+# allocate Python's own 700, and nearly all are freed without the collector: it would look a hundred times a second at
+# what is still in flight. The price is that what hangs in a cycle waits until some megabytes of others were made.
+COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 # Tells scripts that everything is up; holds where we listen.
 READY_FILE = "ready"
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file, not a secret
@@ -340,6 +344,7 @@ class Isthmus:
         # Everything made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         # In one step: whoever waits for the file reads it the moment it is there.
         unfinished = self._ready_file.with_suffix(".new")
         unfinished.touch(mode=0o600)
