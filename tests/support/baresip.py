@@ -13,7 +13,7 @@ from typing import Any
 from tests.support.processes import Process, free_port, wait_until
 
 _CONFIGURATION = """\
-sip_listen 127.0.0.1:{sip_port}
+sip_listen 127.0.0.1:0
 net_interface 127.0.0.1
 poll_method epoll
 call_max_calls 4
@@ -64,7 +64,7 @@ class Baresip:
 
     async def start(self, *, is_registering: bool = True) -> None:
         """Start and, unless told otherwise, wait for the registration to succeed."""
-        sip_port, control_port = free_port(), free_port()
+        control_port = free_port()
         self.folder.mkdir(parents=True, exist_ok=True)
         user = self.address.partition("@")[0]
         account = (
@@ -77,7 +77,7 @@ class Baresip:
         (self.folder / "contacts").write_text(
             "".join(f'"{c.partition("@")[0]}" <sip:{c}>;presence=p2p\n' for c in self.contacts)
         )
-        (self.folder / "config").write_text(_CONFIGURATION.format(sip_port=sip_port, control_port=control_port))
+        (self.folder / "config").write_text(_CONFIGURATION.format(control_port=control_port))
         self.process = Process(["baresip", "-4", "-v", "-s", "-f", str(self.folder)], self.folder / "output.log")
         await self.process.start()
         self._reader, self._writer = await self._connect(control_port)
