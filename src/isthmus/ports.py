@@ -73,8 +73,10 @@ class Flow:
 class NextHop:
     """An explicit place to send a request to, overriding RFC 3263 on the Request-URI.
 
-    Exactly one of `flow` (answer on this connection or from this socket) and `uri` (resolve this) is set.
-    `tls_names`: names accepted in the peer's certificate; empty means the host of `uri`.
+    At most one of `flow` (answer on this connection or from this socket) and `uri` (resolve this) is set; without both
+    the request goes by its Route or Request-URI.
+    `tls_names`: names accepted in the peer's certificate; empty means the host of `uri`. Without `uri` they are
+    accepted besides the host: a route often leads to a bare address, which no certificate names.
     """
 
     flow: Flow | None = None

@@ -34,8 +34,9 @@ async def phone(stage: Stage, address: str, hertz: int, **options: object) -> Ca
     return made
 
 
-async def test_two_phones_talk_and_each_hears_the_other(stage: Stage) -> None:
-    await stage.isthmus.operation("policy.set", scope="global", name="media", value="direct")
+@pytest.mark.parametrize("path", ["relayed", "direct"])
+async def test_two_phones_talk_and_each_hears_the_other(stage: Stage, path: str) -> None:
+    await stage.isthmus.operation("policy.set", scope="global", name="media", value=path)
     ana, tom = await phone(stage, ANA, 440, codecs=(PCMU,)), await phone(stage, TOM, 1_000, codecs=(PCMU,))
     await ana.dial(TOM)
     await tom.rings()
@@ -50,5 +51,5 @@ async def test_two_phones_talk_and_each_hears_the_other(stage: Stage) -> None:
     await ana.resume()
     await ana.hang_up()
     await tom.is_over()
-    [record] = await stage.isthmus.operation("call.list")
-    assert (record["caller"], record["callee"], record["cause"]) == (ANA, TOM, "hung up")
+    record = (await stage.isthmus.operation("call.list"))[0]
+    assert (record["caller"], record["callee"], record["cause"], record["path"]) == (ANA, TOM, "hung up", path)

@@ -9,6 +9,7 @@ import pytest
 
 from isthmus.errors import RequestTimeoutError
 from isthmus.model import AuthorisationState
+from isthmus.ports import NextHop
 from isthmus.services.authentication import Identity
 from isthmus.services.presence_pairs import Phase
 from tests.support.presence_house import BEN, BOB, PresenceHouse, activity, pidf
@@ -36,6 +37,7 @@ async def notify(
     body: str | bytes = "",
     content_type: str = "application/pidf+xml",
     encoding: str = "",
+    route: str = "",
 ) -> MemoryIncomingRequest:
     """The PBX sends a NOTIFY in the dialog of our SUBSCRIBE."""
     request = sip_request(
@@ -50,6 +52,7 @@ async def notify(
             ("Subscription-State", state),
             ("Contact", "<sip:192.0.2.50:5060>"),
             *((("Content-Encoding", encoding),) if encoding else ()),
+            *((("Record-Route", route),) if route else ()),
         ),
         body=body,
         content_type=content_type if body else "",
@@ -185,6 +188,17 @@ async def test_a_subscription_is_refreshed_before_it_ends(house: PresenceHouse) 
     assert refresh.request.call_id == sent.request.call_id
     assert refresh.request.to_address.tag == "peer-tag"
     assert refresh.request.cseq.number == 2
+
+
+async def test_a_refresh_by_route_takes_the_names_of_the_neighbour_along(house: PresenceHouse) -> None:
+    """Mutual TLS: the route leads to an address, and the certificate there names the domain."""
+    sent = await begun(house)
+    await notify(house, sent, "active;expires=3600", pidf(BOB), route="<sip:192.0.2.51;transport=tls;lr>")
+    house.endpoint.take()
+    house.clock.advance(2_890)
+    [refresh] = subscribes(house)
+    assert [str(route.uri) for route in refresh.request.routes] == ["sip:192.0.2.51;transport=tls;lr"]
+    assert refresh.next_hop == NextHop(tls_names=("pbx.test",))
 
 
 async def test_an_empty_or_unreadable_notify_never_makes_anybody_available(house: PresenceHouse) -> None:

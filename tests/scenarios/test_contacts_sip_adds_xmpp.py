@@ -7,12 +7,12 @@ import zlib
 import pytest
 
 from isthmus.model import AuthorisationState
-from isthmus.ports import PolicySetting
+from isthmus.ports import Flow, NextHop, PolicySetting
 from isthmus.presence.pidf import parse_pidf
 from isthmus.presence.rlmi import write_resource_lists
 from isthmus.services.user_agent_server import SUPPORTED
 from isthmus.sip.validation import unsupported_options
-from tests.support.presence_house import ANA, BEN, CARL, PresenceHouse, activity, pidf
+from tests.support.presence_house import ANA, BEN, BOB, CARL, PresenceHouse, activity, pidf
 from tests.support.sip import SentRequest
 
 SUBSCRIBED = "<presence type='subscribed' from='ben@people.test' to='ana@corp.test'/>"
@@ -262,6 +262,18 @@ async def test_a_restart_keeps_dialogs_and_probes_before_it_says_anything(house:
     await again.stanza(available(show="away"))
     [notify] = again.notifies()
     assert basic_of(notify) == "open"
+
+
+async def test_a_neighbour_may_prove_its_own_name_wherever_its_route_leads(house: PresenceHouse) -> None:
+    """Mutual TLS: Record-Route names an address, the certificate a domain; a restart does not forget which."""
+    flow = Flow("tls", "192.0.2.50", 40_000, "192.0.2.1", 5061, 7, ("pbx.test",))
+    route = (("Record-Route", "<sip:192.0.2.50:5061;transport=tls;lr>"),)
+    await house.subscribe(BOB, BEN, headers=route, flow=flow)
+    [notify] = house.notifies()
+    assert notify.next_hop == NextHop(tls_names=("pbx.test",))
+    again = await PresenceHouse(house.store, house.clock).open()
+    await again.stanza(SUBSCRIBED.replace("ana@corp.test", "bob@pbx.test"), again.pbx_link)
+    assert again.notifies()[0].next_hop == NextHop(tls_names=("pbx.test",))
 
 
 async def test_a_resource_that_does_not_answer_the_probe_is_gone(house: PresenceHouse) -> None:

@@ -211,6 +211,10 @@ class Isthmus:
         self.user_agent_server.serve("PUBLISH", self.publications.receive)
         self.user_agent_server.serve("NOTIFY", self.presence_subscriber.notify_received)
 
+        # media
+        identity = hashlib.sha256(b"media relays\0" + secret).hexdigest()[:12]
+        self.media = MediaPlane(configuration, identity=identity, trace=self.trace, metrics=self.metrics)
+
         # calls
         self.links: dict[str, ComponentLink] = {}
         self.calls = CallParts(
@@ -231,7 +235,7 @@ class Isthmus:
             remote_presence=self.remote_presence,
             messaging=self.messaging,
             links=self.links,
-            relay=None,
+            relay=self.media.relays,
         )
         self.user_agent_server.serve_calls(self.calls.sip)
 
@@ -268,10 +272,6 @@ class Isthmus:
                 trace=self.trace,
                 shows_bodies=configuration.log.bodies,
             )
-
-        # media
-        identity = hashlib.sha256(b"media relays\0" + secret).hexdigest()[:12]
-        self.media = MediaPlane(configuration, identity=identity, trace=self.trace, metrics=self.metrics)
 
         # administration
         self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)

@@ -15,7 +15,7 @@ from isthmus.errors import PayloadError, SipParseError, TransportError
 from isthmus.interworking.addresses import address_to_sip_uri
 from isthmus.interworking.sip_bodies import ACCEPT_ENCODING, UnsupportedBodyError, unpacked_body
 from isthmus.model import Address, Authorisation, AuthorisationState, Realm
-from isthmus.ports import Bus, Clock, IncomingRequest, LeanSipEndpoint
+from isthmus.ports import Bus, Clock, IncomingRequest, LeanSipEndpoint, NextHop
 from isthmus.presence.composition import devices_with_person
 from isthmus.presence.pidf import PIDF_TYPE, parse_pidf
 from isthmus.services.authentication import Identity
@@ -275,7 +275,9 @@ class PresenceSubscriber:
         self, pair: Pair, request: SipRequest, done: Callable[[SipResponse | TransportError], None]
     ) -> None:
         assert pair.dialog is not None
-        hop = None if pair.dialog.has_routes or pair.way is None else pair.way.next_hop
+        hop = pair.way.next_hop if pair.way is not None else None
+        if hop is not None and pair.dialog.has_routes:
+            hop = NextHop(tls_names=hop.tls_names) if hop.tls_names else None
         self._endpoint.request_nowait(request, hop, done)
 
     # --- NOTIFY in ---
@@ -317,12 +319,13 @@ class PresenceSubscriber:
             self._arm(pair)
 
     def _enter_dialog(self, pair: Pair, incoming: IncomingRequest) -> None:
+        """The first NOTIFY makes the dialog: route set and target are its own, not those of the 200 (section 4.4.1)."""
         request = incoming.request
-        if pair.dialog is not None and pair.dialog.remote_tag == request.from_address.tag:
+        if pair.dialog is not None and pair.dialog.remote_cseq is not None:
+            if pair.dialog.remote_tag != request.from_address.tag:
+                raise SipParseError("this subscription has another dialog", status=481)  # a fork: presence takes one
             pair.dialog.receive_request(request)
             return
-        if pair.dialog is not None and pair.dialog.remote_cseq is not None:
-            raise SipParseError("this subscription has another dialog", status=481)  # a fork: presence takes one
         transport = incoming.flow.transport
         contact = self._endpoint.contact_uri(escape_user(pair.watcher.local), transport)
         dialog = Dialog.as_server(request, local_tag=request.to_address.tag, local_contact=contact)
