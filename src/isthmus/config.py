@@ -221,6 +221,17 @@ class LimitSettings(Strict):
     pending_requests_per_user: int = 200  # contact requests waiting for one person
 
 
+class CallSettings(Strict):
+    """Calls between people of the two realms, and between colleagues."""
+
+    enabled: bool = True
+    ring_seconds: float = Field(default=60.0, ge=5, le=180)  # SIP proxies give up after three minutes (Timer C)
+    maximum_calls: int = Field(default=2_000, ge=1)  # at once; the relay's ports are a limit of their own
+    maximum_calls_per_user: int = Field(default=8, ge=1)  # at once: call waiting and a meeting, not a dialler
+    maximum_devices: int = Field(default=10, ge=1, le=60)  # rung at once for one call (RFC 5393 section 5)
+    keep_records_days: float = Field(default=90.0, ge=0)  # call records; 0 keeps none
+
+
 class WebSettings(Strict):
     """Health and metrics."""
 
@@ -253,6 +264,7 @@ class Configuration(BaseSettings):
     turn: TurnSettings = TurnSettings()
     policy: PolicyDefaults = PolicyDefaults()
     limits: LimitSettings = LimitSettings()
+    calls: CallSettings = CallSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 

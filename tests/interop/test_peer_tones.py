@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from tests.support.sipp_call_steps import write_mu_law
 from tests.support.tones import NOTHING, Sound, read_wave, tone, wait_for_silence, wait_for_tone, write_tone
 
 
@@ -59,7 +61,7 @@ def test_pieces_of_a_tone_fit_together() -> None:
 async def test_waiting_for_another_tone_says_what_was_heard() -> None:
     sound = Sound(tone(440, 1.0).astype(np.float64), 48_000)
     await wait_for_tone(lambda: sound, 440)
-    with pytest.raises(AssertionError, match="heard: 0.50 s, 440 Hz"):
+    with pytest.raises(AssertionError, match=r"heard: 0\.50 s, 440 Hz"):
         await wait_for_tone(lambda: sound, 1_000, timeout_seconds=0.1)
 
 
@@ -70,3 +72,12 @@ async def test_silence_is_heard_when_it_comes_and_when_nothing_comes() -> None:
     growing = iter(range(1, 10_000))
     with pytest.raises(AssertionError, match="silence"):
         await wait_for_silence(lambda: Sound(tone(440, 1.0 + next(growing) / 100).astype(np.float64), 48_000), 1.5)
+
+
+def test_a_tone_in_mu_law_is_what_others_read_as_mu_law(tmp_path: Path) -> None:
+    path = write_mu_law(tmp_path / "tone.ulaw", 800, 1.0)
+    with av.open(str(path), format="mulaw", options={"sample_rate": "8000"}) as container:
+        decoded = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+    sound = Sound(np.concatenate(decoded).astype(np.float64), 8_000)
+    assert sound.is_tone(800)
+    assert sound.loudness == pytest.approx(Sound(tone(800, 1.0).astype(np.float64), 48_000).loudness, rel=0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +31,8 @@ class Rtpengine:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.address = NgAddress("127.0.0.1", free_port(socket.SOCK_DGRAM))
-        first = free_port(socket.SOCK_DGRAM)
+        self.address = NgAddress("127.0.0.1", free_port())
+        first = free_port()
         first = min(first - first % 2, 65_000 - PORTS)
         self._process = Process(
             [
