@@ -68,13 +68,15 @@ async def echo() -> AsyncIterator[RtpEcho]:
 
 
 async def test_the_answer_takes_the_codec_that_was_offered_first_and_events_at_its_rate(echo: RtpEcho) -> None:
-    call = await echo.open(audio(MediaForm.RTP, 111, 8, 0, 110, 101))
-    section = call.answer.media[0]
+    offer = audio(MediaForm.RTP, 111, 8, 0, 110, 101)
+    call = await echo.open(offer)
+    answer = call.answer(offer)
+    section = answer.media[0]
     assert section.formats == ("111", "110")
     assert [codec.name for codec in section.codecs] == ["opus", "telephone-event"]
-    assert call.answer.address(section) == "127.0.0.1"
+    assert answer.address(section) == "127.0.0.1"
     assert section.value_of("rtcp") == str(section.port)
-    assert SessionDescription.parse(call.answer.to_text()) == call.answer
+    assert SessionDescription.parse(answer.to_text()) == answer
     assert echo.calls == 1
     call.close()
     call.close()
@@ -83,17 +85,22 @@ async def test_the_answer_takes_the_codec_that_was_offered_first_and_events_at_i
 
 async def test_pictures_are_rejected_and_the_sections_keep_their_places(echo: RtpEcho) -> None:
     extra = ("m=video 40002 RTP/AVP 96", "a=rtpmap:96 VP8/90000")
-    call = await echo.open(audio(MediaForm.RTP, 0, extra=extra))
-    assert [(section.media, section.is_rejected) for section in call.answer.media] == [
+    offer = audio(MediaForm.RTP, 0, extra=extra)
+    call = await echo.open(offer)
+    assert [(section.media, section.is_rejected) for section in call.answer(offer).media] == [
         ("audio", False),
         ("video", True),
     ]
 
 
-async def test_the_direction_is_mirrored(echo: RtpEcho) -> None:
+async def test_a_hold_is_answered_at_the_same_port_with_the_direction_mirrored(echo: RtpEcho) -> None:
     offer = audio(MediaForm.RTP, 0)
-    call = await echo.open(offer.with_media([offer.media[0].with_direction("sendonly")]))
-    assert call.answer.media[0].own_direction == "recvonly"
+    call = await echo.open(offer)
+    first = call.answer(offer)
+    held = call.answer(offer.with_media([offer.media[0].with_direction("sendonly")]))
+    assert held.media[0].own_direction == "recvonly"
+    assert held.media[0].port == first.media[0].port
+    assert held.origin == first.origin._replace(version=first.origin.version + 1)
 
 
 async def test_what_it_cannot_play_back_is_refused(echo: RtpEcho) -> None:
@@ -112,9 +119,9 @@ async def test_it_answers_whoever_sent_first_and_nobody_else(echo: RtpEcho) -> N
     await phone.open()
     await stranger.open()
     call = await echo.open(phone.describe())
-    phone.speak_to(call.answer)
+    phone.speak_to(call.answer(phone.describe()))
     await wait_for_tone(phone.heard, 440.0)
-    stranger.speak_to(call.answer)
+    stranger.speak_to(call.answer(phone.describe()))
     await wait_for_tone(phone.heard, 440.0)
     assert not stranger.received
     assert phone.ssrc not in phone.ssrcs
@@ -135,8 +142,9 @@ async def test_a_phone_and_a_browser_hear_themselves_through_the_relay(
     phone = RtpPhone(700.0)
     await phone.open()
     session = relays.open(lambda: None)
-    call = await echo.open(await session.offer(phone.describe(), by="A", to="echo", form=MediaForm.RTP))
-    phone.speak_to(await session.answer(call.answer, by="echo", to="A", form=MediaForm.RTP))
+    offer = await session.offer(phone.describe(), by="A", to="echo", form=MediaForm.RTP)
+    answer = (await echo.open(offer)).answer(offer)
+    phone.speak_to(await session.answer(answer, by="echo", to="A", form=MediaForm.RTP))
     await wait_for_tone(phone.heard, 700.0)
     assert phone.ssrc not in phone.ssrcs
     await phone.close()
@@ -144,8 +152,9 @@ async def test_a_phone_and_a_browser_hear_themselves_through_the_relay(
 
     browser = Browser(440.0)
     session = relays.open(lambda: None)
-    call = await echo.open(await session.offer(await browser.offer(), by="A", to="echo", form=MediaForm.RTP))
-    await browser.take_answer(await session.answer(call.answer, by="echo", to="A", form=MediaForm.WEBRTC))
+    offer = await session.offer(await browser.offer(), by="A", to="echo", form=MediaForm.RTP)
+    answer = (await echo.open(offer)).answer(offer)
+    await browser.take_answer(await session.answer(answer, by="echo", to="A", form=MediaForm.WEBRTC))
     await wait_for_tone(browser.heard, 440.0)
     await browser.close()
     await session.delete()
@@ -160,7 +169,7 @@ async def test_the_echo_comes_later_by_the_delay_that_was_asked_for() -> None:
     loop = asyncio.get_running_loop()
     call = await echo.open(phone.describe())
     began = loop.time()
-    phone.speak_to(call.answer)
+    phone.speak_to(call.answer(phone.describe()))
     await wait_for_tone(phone.heard, 440.0)
     heard_after = loop.time() - began - phone.heard().seconds
     assert heard_after > 0.15

@@ -237,6 +237,7 @@ class Isthmus:
             messaging=self.messaging,
             links=self.links,
             relay=self.media.relays,
+            echo=self.media.echo,
         )
         self.user_agent_server.serve_calls(self.calls.sip)
 

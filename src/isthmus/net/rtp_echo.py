@@ -11,11 +11,10 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 from isthmus.errors import RelayError
-from isthmus.sdp.offer_answer import common_codecs, mirrored, rejecting
+from isthmus.sdp.offer_answer import common_codecs, mirrored, next_version, rejecting
 from isthmus.sdp.session_description import (
     Attribute,
     Codec,
@@ -63,17 +62,32 @@ class EchoedStream:
         return packet[:8] + struct.pack("!I", self._sources[source]) + packet[_HEADER_OCTETS:]
 
 
-@dataclass(frozen=True, slots=True)
 class EchoCall:
     """One call to the echo.
 
-    Attributes:
-        answer: to the offer of the relay.
-        close: ends it; harmless when it has ended.
+    Args:
+        socket: what plays back.
+        host: the address it is on.
+        ended: called once when the call is over.
     """
 
-    answer: SessionDescription
-    close: Callable[[], None]
+    def __init__(self, socket: EchoSocket, host: str, ended: Callable[[EchoCall], None]) -> None:
+        self._socket = socket
+        self._host = host
+        self._ended = ended
+        self._last: SessionDescription | None = None
+
+    def answer(self, offer: SessionDescription) -> SessionDescription:
+        """Answer an offer, the first or one that changes the media. Raises SdpError."""
+        index, codecs = _sound(offer)
+        made = _answer(offer, index, codecs, self._host, self._socket.port)
+        self._last = made if self._last is None else next_version(made, self._last)
+        return self._last
+
+    def close(self) -> None:
+        """End it; harmless when it has ended."""
+        self._socket.close()
+        self._ended(self)
 
 
 class RtpEcho:
@@ -85,7 +99,7 @@ class RtpEcho:
 
     def __init__(self, *, delay_seconds: float = DELAY_SECONDS) -> None:
         self._delay_seconds = delay_seconds
-        self._calls: set[_EchoSocket] = set()
+        self._calls: set[EchoCall] = set()
 
     @property
     def calls(self) -> int:
@@ -93,7 +107,7 @@ class RtpEcho:
         return len(self._calls)
 
     async def open(self, offer: SessionDescription) -> EchoCall:
-        """Take a call.
+        """Take a call; its `answer` to the offer is the next step.
 
         Args:
             offer: with RTP/AVP, as the relay writes it.
@@ -102,31 +116,26 @@ class RtpEcho:
             SdpError: there is no sound in it that could be played back.
             RelayError: too many calls, or the relay's address is on no network of ours.
         """
-        index, codecs = _sound(offer)
+        index, _ = _sound(offer)
         if len(self._calls) >= MAXIMUM_CALLS:
             raise RelayError("too many people listen to their echo")
         host = _our_address(offer.address(offer.media[index]))
-        call = _EchoSocket(self._delay_seconds)
+        socket = EchoSocket(self._delay_seconds)
         try:
-            await asyncio.get_running_loop().create_datagram_endpoint(lambda: call, local_addr=(host, 0))
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: socket, local_addr=(host, 0))
         except OSError as error:
             raise RelayError(f"the echo cannot listen on {host}: {error.strerror}") from error
+        call = EchoCall(socket, host, self._calls.discard)
         self._calls.add(call)
-
-        def close() -> None:
-            call.close()
-            self._calls.discard(call)
-
-        return EchoCall(_answer(offer, index, codecs, host, call.port), close)
+        return call
 
     def close(self) -> None:
         """End all calls."""
-        for call in self._calls:
+        for call in tuple(self._calls):
             call.close()
-        self._calls.clear()
 
 
-class _EchoSocket(asyncio.DatagramProtocol):
+class EchoSocket(asyncio.DatagramProtocol):
     """The socket of one call; it belongs to whoever sends first, which is the relay: nobody else knows it."""
 
     def __init__(self, delay_seconds: float) -> None:
@@ -138,10 +147,12 @@ class _EchoSocket(asyncio.DatagramProtocol):
         self.port = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the socket."""
         self._transport = cast(asyncio.DatagramTransport, transport)  # not a subclass of it in asyncio
         self.port = transport.get_extra_info("sockname")[1]
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        """Send it back, a moment later."""
         self._peer = self._peer or addr
         echoed = self._stream.echo(data) if addr == self._peer else None
         if echoed is None or len(self._waiting) >= MAXIMUM_WAITING:
@@ -156,6 +167,7 @@ class _EchoSocket(asyncio.DatagramProtocol):
         self._waiting.add(handle)
 
     def close(self) -> None:
+        """Send nothing more; harmless when closed."""
         for handle in self._waiting:
             handle.cancel()
         self._waiting.clear()
