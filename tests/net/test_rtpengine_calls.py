@@ -391,3 +391,20 @@ async def watch(session: RtpengineSession, seconds: float) -> None:
 
 def many_sections(sdp: SessionDescription, count: int) -> SessionDescription:
     return sdp.with_media(sdp.media * count)
+
+
+async def test_a_phone_that_refuses_clear_media_is_offered_keys_and_heard(
+    relays: RtpengineRelays, encrypted: SdesPhone
+) -> None:
+    browser = Browser(A_TONE)
+    session = relays.open(not_dead)
+    said = await browser.offer()
+    await session.offer(said, by="A", to="first", form=MediaForm.RTP)
+    await session.drop("first")
+    offer = await session.offer(said, by="A", to="second", form=MediaForm.SDES)
+    await browser.take_answer(await session.answer(encrypted.describe(), by="second", to="A", form=MediaForm.WEBRTC))
+    encrypted.speak_to(offer)
+    await wait_for_tone(browser.heard, B_TONE)
+    await wait_for_tone(encrypted.heard, A_TONE)
+    await session.delete()
+    await browser.close()
