@@ -22,8 +22,16 @@ from isthmus.interworking.jingle_description import section_to_description
 from isthmus.interworking.jingle_senders import UnsupportedContentError, direction_to_senders
 from isthmus.interworking.jingle_transport import Foundations, section_to_transport
 from isthmus.sdp.offer_answer import mirrored, next_version, rejecting, with_live_groups
-from isthmus.sdp.session_description import MediaDescription, SdpError, SessionDescription, SessionOrigin
-from isthmus.xmpp.jingle import Content, Jingle
+from isthmus.sdp.session_description import (
+    MAXIMUM_MEDIA,
+    MediaDescription,
+    SdpError,
+    SessionDescription,
+    SessionOrigin,
+)
+from isthmus.xmpp.jingle import Content, Group, Jingle
+from isthmus.xmpp.jingle_ice_udp import Transport
+from isthmus.xmpp.jingle_rtp import Description, description_of
 
 __all__ = [
     "UnsupportedContentError",
@@ -31,6 +39,8 @@ __all__ = [
     "jingle_to_answer",
     "jingle_to_fragment",
     "jingle_to_sdp",
+    "one_content_each",
+    "rejection_of",
     "sdp_to_jingle",
 ]
 
@@ -203,3 +213,46 @@ def sdp_to_jingle(
         for group in groups_of(whole, all_names):
             jingle.append(group)
     return jingle
+
+
+def rejection_of(added: Jingle) -> Jingle:
+    """Return the content-reject of a content-add, also of one that could not be understood.
+
+    COMPAT Conversations 2.12: it compares what was rejected with what it added, by name, medium and `senders`, and
+    fails on a content without description; so the contents come back with all that, but empty.
+    """
+    jingle = Jingle()
+    jingle["action"] = "content-reject"
+    for added_content in added["contents"][:MAXIMUM_MEDIA]:
+        content = Content()
+        content["creator"], content["name"] = added_content["creator"], added_content["name"]
+        content["senders"] = added_content["senders"]
+        description = description_of(added_content)
+        if description is not None:
+            stub = Description()
+            stub["media"] = description["media"]
+            content.append(stub)
+            content.append(Transport())
+        jingle.append(content)
+    return jingle
+
+
+def one_content_each(jingle: Jingle) -> list[Jingle]:
+    """Return the same as actions about one content each; groups stay with each.
+
+    COMPAT Dino 0.4: it takes no more than one content in anything but session-initiate and session-accept.
+    """
+    contents = jingle["contents"]
+    if len(contents) < 2:
+        return [jingle]
+    found = []
+    for content in contents:
+        single = Jingle()
+        for name in ("action", "initiator", "responder", "sid"):
+            if jingle[name]:
+                single[name] = jingle[name]
+        single.append(Content(xml=content.xml))
+        for group in jingle["groups"]:
+            single.append(Group(xml=group.xml))
+        found.append(single)
+    return found
