@@ -94,7 +94,7 @@ def test_holding_narrows_every_live_section() -> None:
     [
         ("chromium_video_offer", MediaForm.WEBRTC),
         ("chromium_video_removed_offer", MediaForm.WEBRTC),
-        ("baresip_ice_dtls_offer", MediaForm.WEBRTC),
+        ("baresip_ice_dtls_offer", MediaForm.DTLS),
         ("baresip_dtls_offer", MediaForm.DTLS),
         ("baresip_sdes_offer", MediaForm.SDES),
         ("linphone_video_srtp_offer", MediaForm.SDES),
@@ -108,7 +108,8 @@ def test_the_form_of_real_offers_is_known(name: str, form: MediaForm) -> None:
 
 def test_the_profile_of_old_browsers_is_told_by_its_fingerprint_and_opportunistic_keys_are_plain_rtp() -> None:
     fingerprint, key = Attribute("fingerprint", "sha-256 AA"), Attribute("crypto", "1 AES_CM_128_HMAC_SHA1_80 inline:x")
-    assert form_of(audio(fingerprint, Attribute("ice-ufrag", "u"), protocol="RTP/SAVPF")) is MediaForm.WEBRTC
+    browser = (fingerprint, Attribute("ice-ufrag", "u"), Attribute("rtcp-mux"))
+    assert form_of(audio(*browser, protocol="RTP/SAVPF")) is MediaForm.WEBRTC
     assert form_of(audio(key, protocol="RTP/AVP")) is MediaForm.RTP
     assert form_of(SessionDescription()) is MediaForm.RTP
 

@@ -85,7 +85,8 @@ def form_of(sdp: SessionDescription) -> MediaForm:
     """Return what the media look like on the wire, by the first live section.
 
     The profile decides, and within RTP/SAVP(F) what keys are there: before RFC 5764 had a profile of its own, browsers
-    wrote RTP/SAVPF with a fingerprint. RTP/AVP that also shows keys (RFC 8643) is plain RTP: that always works.
+    wrote RTP/SAVPF with a fingerprint. RTP/AVP that also shows keys (RFC 8643) is plain RTP: that always works. ICE
+    without rtcp-mux is no WebRTC: browsers refuse it (RFC 9429 section 5.3.1), so that a relay must stand between.
     """
     live = [section for section in sdp.media if not section.is_rejected] or list(sdp.media)
     if not live:
@@ -96,7 +97,8 @@ def form_of(sdp: SessionDescription) -> MediaForm:
         return MediaForm.RTP
     if not ("TLS" in profile or (sdp.fingerprints(section) and not section.has_attribute("crypto"))):
         return MediaForm.SDES
-    return MediaForm.WEBRTC if sdp.effective(section, "ice-ufrag") else MediaForm.DTLS
+    is_webrtc = bool(sdp.effective(section, "ice-ufrag")) and section.has_rtcp_mux
+    return MediaForm.WEBRTC if is_webrtc else MediaForm.DTLS
 
 
 def _compatibility(codec: Codec) -> tuple[object, ...]:
