@@ -84,7 +84,8 @@ def changed(draw: st.DrawFn, old: SessionDescription) -> SessionDescription:
         if kind == "direction":
             section = section.with_direction(draw(directions))  # noqa: PLW2901
         elif kind == "restart":
-            new = {"ice-ufrag": draw(credentials), "ice-pwd": draw(credentials)}
+            # "R" is in no other credentials: without new ones it would be no restart.
+            new = {"ice-ufrag": "R" + draw(credentials), "ice-pwd": "R" + draw(credentials)}
             section = section.with_attributes(new).with_candidates([CANDIDATE])  # noqa: PLW2901
         elif kind == "candidates":
             section = section.with_candidates((*section.candidates, CANDIDATE))  # noqa: PLW2901

@@ -208,6 +208,8 @@ def sdp_to_jingle(
             content.append(section_to_description(section, is_from_initiator=is_from_initiator, has_keys=has_keys))
         if has_transport:
             content.append(section_to_transport(section, name, foundations, is_answer=action in _ANSWERS))
+        if action == "content-reject":
+            _add_stubs(content, section.media)
         jingle.append(content)
     if action in _WITH_GROUPS:
         for group in groups_of(whole, all_names):
@@ -218,8 +220,7 @@ def sdp_to_jingle(
 def rejection_of(added: Jingle) -> Jingle:
     """Return the content-reject of a content-add, also of one that could not be understood.
 
-    COMPAT Conversations 2.12: it compares what was rejected with what it added, by name, medium and `senders`, and
-    fails on a content without description; so the contents come back with all that, but empty.
+    COMPAT Conversations 2.12: it compares what was rejected with what it added, by name, medium and `senders`.
     """
     jingle = Jingle()
     jingle["action"] = "content-reject"
@@ -229,12 +230,17 @@ def rejection_of(added: Jingle) -> Jingle:
         content["senders"] = added_content["senders"]
         description = description_of(added_content)
         if description is not None:
-            stub = Description()
-            stub["media"] = description["media"]
-            content.append(stub)
-            content.append(Transport())
+            _add_stubs(content, description["media"])
         jingle.append(content)
     return jingle
+
+
+def _add_stubs(content: Content, media: str) -> None:
+    # COMPAT Conversations 2.12: it looks for the medium in what comes back, and fails where there is none.
+    description = Description()
+    description["media"] = media
+    content.append(description)
+    content.append(Transport())
 
 
 def one_content_each(jingle: Jingle) -> list[Jingle]:
