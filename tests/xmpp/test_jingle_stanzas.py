@@ -14,7 +14,7 @@ from isthmus.errors import PayloadError
 from isthmus.xmpp import jingle_message_initiation as jmi
 from isthmus.xmpp import namespaces as ns
 from isthmus.xmpp.external_services import Credentials, Service, Services
-from isthmus.xmpp.jingle import ACTIONS, MAXIMUM_ELEMENTS, Content, Group, Jingle, Reason, jingle_iq, jingle_of
+from isthmus.xmpp.jingle import MAXIMUM_ELEMENTS, Content, Group, Jingle, Reason, jingle_iq, jingle_of
 from isthmus.xmpp.jingle_dtls import Fingerprint
 from isthmus.xmpp.jingle_header_extensions import HeaderExtension
 from isthmus.xmpp.jingle_ice_udp import Candidate, RemoteCandidate, Transport, transport_of
@@ -154,10 +154,6 @@ def test_groups_name_their_contents() -> None:
     assert (found["semantics"], found["contents"]) == ("BUNDLE", ["c", "d"])
     del found["contents"]
     assert found["contents"] == []
-
-
-def test_actions_are_those_of_the_table_in_section_7_2() -> None:
-    assert len(ACTIONS) == 15
 
 
 # --- XEP-0167 and its extensions ---

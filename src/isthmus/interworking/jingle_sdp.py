@@ -1,6 +1,7 @@
 """Jingle sessions and session descriptions, both ways (XEP-0167 section 6, XEP-0338, draft-ietf-stox-media).
 
-The other way round and later in a session, `jingle_difference` finds the actions for a new description.
+`jingle_contents` translates one content, `jingle_actions` applies what comes later in a session, `jingle_difference`
+finds what to send later.
 """
 
 from __future__ import annotations
