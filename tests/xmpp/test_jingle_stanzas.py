@@ -14,7 +14,7 @@ from isthmus.errors import PayloadError
 from isthmus.xmpp import jingle_message_initiation as jmi
 from isthmus.xmpp import namespaces as ns
 from isthmus.xmpp.external_services import Credentials, Service, Services
-from isthmus.xmpp.jingle import MAXIMUM_ELEMENTS, Content, Group, Jingle, Reason, jingle_iq, jingle_of
+from isthmus.xmpp.jingle import ACTIONS, MAXIMUM_ELEMENTS, Content, Group, Jingle, Reason, jingle_iq, jingle_of
 from isthmus.xmpp.jingle_dtls import Fingerprint
 from isthmus.xmpp.jingle_header_extensions import HeaderExtension
 from isthmus.xmpp.jingle_ice_udp import Candidate, RemoteCandidate, Transport, transport_of
@@ -154,6 +154,12 @@ def test_groups_name_their_contents() -> None:
     assert (found["semantics"], found["contents"]) == ("BUNDLE", ["c", "d"])
     del found["contents"]
     assert found["contents"] == []
+
+
+def test_the_actions_of_captured_sessions_are_known() -> None:
+    captured = [jingle_of(fromstring(path.read_text())) for path in CAPTURES]
+    actions = {jingle["action"] for jingle in captured if jingle is not None}
+    assert {"session-initiate", "session-accept", "session-terminate"} <= actions <= ACTIONS
 
 
 # --- XEP-0167 and its extensions ---

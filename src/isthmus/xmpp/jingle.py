@@ -17,6 +17,27 @@ from isthmus.xmpp.stanza import child, element, serialised
 # A browser's offer of audio and video with all its codecs has about 170 elements; each costs some 10 microseconds.
 MAXIMUM_ELEMENTS = 2_048
 
+# XEP-0166 section 7.2: all there are.
+ACTIONS = frozenset(
+    (
+        "content-accept",
+        "content-add",
+        "content-modify",
+        "content-reject",
+        "content-remove",
+        "description-info",
+        "security-info",
+        "session-accept",
+        "session-info",
+        "session-initiate",
+        "session-terminate",
+        "transport-accept",
+        "transport-info",
+        "transport-reject",
+        "transport-replace",
+    )
+)
+
 
 class Jingle(ElementBase):
     """The `<jingle/>` of an IQ.
