@@ -113,6 +113,10 @@ class Metrics:
         self.calls_begun = Counter("isthmus_calls_begun", "Calls that were admitted", ("direction",))
         self.calls_ended = Counter("isthmus_calls_ended", "Calls that are over or were refused", ("cause",))
         self.call_setup = Durations("isthmus_call_setup_seconds", "From invited to answered", ("direction",))
+        self.relay_commands = Durations("isthmus_relay_command_seconds", "Commands to media relays", ("command",))
+        self.relay_failures = Counter(
+            "isthmus_relay_failures", "Commands that a media relay refused or did not answer", ("command", "outcome")
+        )
         self._gauges: dict[str, Gauge] = {}
 
     def watch(

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from xml.etree.ElementTree import Element
 
 from isthmus.errors import StoreError, TransportError
-from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, User
+from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, Modality, User
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.uri import SipUri
@@ -73,8 +73,10 @@ class Flow:
 class NextHop:
     """An explicit place to send a request to, overriding RFC 3263 on the Request-URI.
 
-    Exactly one of `flow` (answer on this connection or from this socket) and `uri` (resolve this) is set.
-    `tls_names`: names accepted in the peer's certificate; empty means the host of `uri`.
+    At most one of `flow` (answer on this connection or from this socket) and `uri` (resolve this) is set; without both
+    the request goes by its Route or Request-URI.
+    `tls_names`: names accepted in the peer's certificate; empty means the host of `uri`. Without `uri` they are
+    accepted besides the host: a route often leads to a bare address, which no certificate names.
     """
 
     flow: Flow | None = None
@@ -187,14 +189,43 @@ class StanzaSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class IqRefusal:
+    """The error that answers an IQ.
+
+    Attributes:
+        condition: of RFC 6120 section 8.3.3.
+        application: an application-specific condition beside it, serialised (XEP-0166 section 10); may be empty.
+    """
+
+    condition: str
+    application: str = ""
+
+
+class JingleSink(Protocol):
+    """Who takes calls that come over XMPP."""
+
+    def jingle_received(self, iq: Element) -> IqRefusal | None:
+        """Take an IQ set with one `<jingle/>`, addressed to one of our users (their bare JID or a resource).
+
+        Returns:
+            None to answer with an empty result, which is written before anything that follows from the IQ.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
-    """What a contact may know of a business user: answers vCard, last activity and disco queries."""
+    """What a contact may know of a business user: answers vCard, last activity and disco queries.
+
+    Attributes:
+        calls: what calls to the user may carry: AUDIO and VIDEO, or nothing.
+    """
 
     display_name: str = ""
     photo: bytes = b""
     photo_type: str = ""
     idle_seconds: int | None = None
     is_known: bool = True
+    calls: frozenset[Modality] = frozenset()
 
 
 class Profiles(Protocol):
@@ -614,6 +645,12 @@ class RelaySession(Protocol):
 
     async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
         """Feed trickled candidates (RFC 8840); failures are only traced: ICE finds peer-reflexive ones."""
+
+    async def drop(self, party: str) -> None:
+        """Take an end out that left while the others go on: a device that lost the race, one that transferred the call.
+
+        Nothing of it reaches the others any more, and its ports are free; never raises.
+        """
 
     async def quality(self) -> tuple[MediaQuality, ...]:
         """Ask for the counters; empty when the relay does not answer."""

@@ -18,7 +18,8 @@ from isthmus.services.calls.leg import (
     LegProgressed,
     LegRinging,
 )
-from isthmus.services.calls.ringing import Invitation, Ringer
+from isthmus.services.calls.ringing import Invitation
+from isthmus.services.calls.sip_ringer import SipRinger
 
 
 class Glue:
@@ -28,12 +29,12 @@ class Glue:
         told: (is it the caller's leg, event), in order.
     """
 
-    def __init__(self, call: IncomingCall, ringer: Ringer, late_offer: SessionDescription) -> None:
+    def __init__(self, call: IncomingCall, ringer: SipRinger, late_offer: SessionDescription) -> None:
         self.told: list[tuple[bool, LegEvent]] = []
         self.is_answered = False
         self._late_offer = late_offer
         self.caller = call.leg
-        (ring, *_) = ringer.rings(Invitation.of(call))
+        (ring, *_) = ringer.devices(Invitation.of(call))
         self.callee = ring.make(ring.forms[0])
         self._over: set[str] = set()
         self.caller.attach(self._heard)

@@ -195,6 +195,9 @@ class ScriptedSession:
     async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
         self._relay.operations.append(f"candidates {self.number} {by}")
 
+    async def drop(self, party: str) -> None:
+        self._relay.operations.append(f"drop {self.number} {party}")
+
     async def quality(self) -> tuple[MediaQuality, ...]:
         return ()
 

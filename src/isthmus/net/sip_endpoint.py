@@ -281,14 +281,10 @@ class NetworkSipEndpoint(FreshIdentifiers):
         layer = self._layer
         self._is_draining = True
         try:
-            while True:
-                outgoing = layer.outgoing()
-                for data, flow in outgoing:
+            while layer.has_news:
+                for data, flow in layer.outgoing():
                     self._write(data, flow)
-                events = layer.events()
-                if not events and not outgoing:
-                    return
-                for event in events:
+                for event in layer.events():
                     self._tell(event)
         finally:
             self._is_draining = False

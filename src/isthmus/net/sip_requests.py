@@ -190,7 +190,7 @@ class RequestSender:
             return None
         transport = (uri.param("transport") or "udp").lower()
         if transport in ("tcp", "tls"):
-            names = (next_hop.tls_names if next_hop is not None else ()) or (uri.host,)
+            names = _accepted_names(next_hop, uri.host)
             port = uri.port or (DEFAULT_TLS_PORT if transport == "tls" else DEFAULT_PORT)
             return self._transports.open_stream_flow(transport, host, port, names)
         if transport != "udp" or (not is_loopback(host) and _estimated_size(request) > LARGEST_DATAGRAM_REQUEST):
@@ -276,7 +276,7 @@ class RequestSender:
         Raises:
             TransportError: no connection comes about.
         """
-        names = (next_hop.tls_names if next_hop is not None else ()) or (target.tls_name,)
+        names = _accepted_names(next_hop, target.tls_name)
         if target.transport != "udp":
             return await self._transports.stream_flow(target.transport, target.host, target.port, names)
         if not is_loopback(target.host) and _estimated_size(request) > LARGEST_DATAGRAM_REQUEST:
@@ -313,6 +313,13 @@ def destination(request: SipRequest, next_hop: NextHop | None) -> SipUri:
     if not isinstance(uri, SipUri):
         raise TransportError(f"{uri} is not a SIP URI: there is nowhere to send the {request.method}")
     return uri
+
+
+def _accepted_names(next_hop: NextHop | None, host: str) -> tuple[str, ...]:
+    """Names one of which the peer at `host` must prove over TLS (RFC 5922 section 7.2)."""
+    if next_hop is None or not next_hop.tls_names:
+        return (host,)
+    return next_hop.tls_names if next_hop.uri is not None else (host, *next_hop.tls_names)
 
 
 @lru_cache(maxsize=4_096)

@@ -35,7 +35,10 @@ Service = Callable[[IncomingRequest, Identity], Awaitable[None] | None]
 ALLOW = "OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, INFO, REFER"
 # Extensions that a peer may require of us (RFC 3261 section 8.2.2.3).
 SUPPORTED = frozenset(
-    {"path", "outbound", "gruu", "eventlist", "100rel", "timer", "replaces", "norefersub", "trickle-ice"}
+    {
+        *("path", "outbound", "gruu", "eventlist", "recipient-list-subscribe"),
+        *("100rel", "timer", "replaces", "norefersub", "trickle-ice"),
+    }
 )
 # Few and short: over UDP the answer should not be much longer than what a forged source asked for (STANDARDS 3.11).
 OPTIONS_HEADERS = (

@@ -144,6 +144,11 @@ class TransactionLayer:
         """Number of final responses kept against repeats."""
         return len(self._answers)
 
+    @property
+    def has_news(self) -> bool:
+        """True when there is something to write or to tell."""
+        return bool(self._outgoing or self._events)
+
     def events(self) -> list[Event]:
         """Return what happened since the last call, in order."""
         events, self._events = self._events, []

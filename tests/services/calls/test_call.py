@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.call import IGNORED, ROWS, Call, CallState, CallTerms, CallWatcher, Role
+from isthmus.services.calls.call import IGNORED, ROWS, Call, CallWatcher
+from isthmus.services.calls.call_events import CallState, CallTerms, Role
 from isthmus.services.calls.leg import (
     IncomingCall,
     LegAccepted,
@@ -34,6 +35,10 @@ from tests.support.scripted_legs import ScriptedLeg, ScriptedRelay, sdp
 
 ANA = Address("ana", "corp.test")
 BEN = Address("ben", "people.test")
+
+
+async def _found(rings: Sequence[Ring]) -> Sequence[Ring]:
+    return rings
 
 
 class House(CallWatcher):
@@ -83,7 +88,7 @@ class House(CallWatcher):
             trace=Trace(self.clock.wall),
         )
         self.caller.attach(self.call.leg_event)
-        self.call.begin(rings)
+        self.call.begin(_found(rings))
         await self.settle()
 
     async def tell(self, leg: ScriptedLeg, *events: LegEvent) -> None:

@@ -90,9 +90,9 @@ async def test_a_gruu_names_the_device_that_is_to_ring() -> None:
     call = lab.incoming[-1]
     assert call.callee_device == "urn:uuid:2"
     ringer = SipRinger(lab.calls, lab.house.directory, lab.house.directory.display_name)
-    (ring,) = ringer.rings(Invitation.of(call))
+    (ring,) = ringer.devices(Invitation.of(call))
     assert ring.make(ring.forms[0]).device == "urn:uuid:2"
-    assert not ringer.rings(Invitation(call.caller, call.callee, OFFER, "urn:uuid:3"))
+    assert not ringer.devices(Invitation(call.caller, call.callee, OFFER, "urn:uuid:3"))
     away = pbx.invite("ana@corp.test;gr=urn:uuid:3", OFFER)
     assert pbx.statuses_of(away) == [480]
 
@@ -102,8 +102,8 @@ async def test_breadth_is_shared_among_the_devices_that_ring() -> None:
     phones = [await lab.phone(host=f"192.0.2.{number}") for number in (20, 21, 22)]
     ringer = SipRinger(lab.calls, lab.house.directory, lambda address: "Ben Beispiel")
     ana, ben = Address("ana", "corp.test"), Address("ben", "people.test")
-    assert len(ringer.rings(Invitation(ben, ana, OFFER, breadth=2))) == 2
-    for ring in ringer.rings(Invitation(ben, ana, OFFER, hops=1, breadth=7)):
+    assert len(ringer.devices(Invitation(ben, ana, OFFER, breadth=2))) == 2
+    for ring in ringer.devices(Invitation(ben, ana, OFFER, hops=1, breadth=7)):
         ring.make(ring.forms[0]).invite(OFFER)
     lab.pass_time()
     invites = [phone.asked("INVITE")[0].request for phone in phones]

@@ -12,7 +12,8 @@ from typing import Protocol
 from isthmus.config import CallSettings
 from isthmus.model import Address, EndCause, Ending, Modality, Origin, Verdict
 from isthmus.policy import Rules
-from isthmus.services.calls.call import CallTerms
+from isthmus.sdp.session_description import SessionDescription
+from isthmus.services.calls.call_events import CallTerms
 from isthmus.services.calls.leg import IncomingCall
 from isthmus.services.calls.media_path import PathKind, media_in_use
 from isthmus.services.directory import Directory
@@ -69,11 +70,17 @@ class CallAdmission:
             incoming: the call.
             live: how many calls there are already.
         """
-        caller, callee = incoming.caller, incoming.callee
         looping = self._loops.refusal(incoming.hops) if incoming.hops else None
         if looping is not None:
             return Ending(EndCause.LOOP, looping.text, looping.origin, looping.rule)
-        wanted = ("audio",) if incoming.offer is None else media_in_use(incoming.offer)
+        terms = self.decide_pair(incoming.caller, incoming.callee, incoming.offer)
+        if isinstance(terms, Ending):
+            return terms
+        return self._full(incoming.caller, incoming.callee, live) or terms
+
+    def decide_pair(self, caller: Address, callee: Address, offer: SessionDescription | None) -> CallTerms | Ending:
+        """Return the terms between two people, whatever there is of limits (a transfer is no further call)."""
+        wanted = ("audio",) if offer is None else media_in_use(offer)
         verdicts = {kind: self._verdict(caller, callee, Modality(kind)) for kind in wanted if kind in _MODALITIES}
         if not verdicts:
             return Ending(EndCause.MEDIA_MISMATCH, "Only audio and video can be used in calls.", Origin.FORMAT)
@@ -83,9 +90,6 @@ class CallAdmission:
             return Ending(EndCause.UNREACHABLE, _UNREACHABLE, Origin.ADDRESS, "unknown-user")
         if self._directory.is_service(callee):
             return Ending(EndCause.UNREACHABLE, _UNREACHABLE, Origin.ADDRESS, "service-address")
-        full = self._full(caller, callee, live)
-        if full is not None:
-            return full
         return CallTerms(
             barred=frozenset(kind for kind in _MODALITIES if not self.may_use(caller, callee, kind)),
             path=self._path(caller, callee),

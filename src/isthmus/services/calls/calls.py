@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -23,12 +23,15 @@ from isthmus.model import (
     Realm,
 )
 from isthmus.ports import Bus, Clock, MediaRelay
+from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.admission import CallAdmission, Policing, Relations
-from isthmus.services.calls.call import Call, CallTerms, CallWatcher
+from isthmus.services.calls.call import Call, CallWatcher
+from isthmus.services.calls.call_events import CallTerms
 from isthmus.services.calls.leg import IncomingCall, Leg, LegTransferRequested
 from isthmus.services.calls.media_path import MediaPaths
 from isthmus.services.calls.records import CallRecords
 from isthmus.services.calls.ringing import Invitation, Ring, Ringer
+from isthmus.services.calls.transfer import DialogName, Transfers
 from isthmus.services.directory import Directory
 from isthmus.services.events import CallEnded, PolicyChanged, UserRemoved
 from isthmus.services.loop_protection import LoopProtection
@@ -42,13 +45,6 @@ class CallPresence(Protocol):
 
     def call_state_changed(self, presentity: Address, presence: Presence | None) -> None:
         """The person is in a call, or not any more."""
-
-
-class Transfers(Protocol):
-    """Carries out transfers (`services.calls.transfer`)."""
-
-    def requested(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
-        """One end of a call wants the other one connected to somebody else."""
 
 
 class Calls(CallWatcher):
@@ -72,6 +68,7 @@ class Calls(CallWatcher):
         relay: MediaRelay | None,
         presence: CallPresence,
         records: CallRecords,
+        find_leg: Callable[[DialogName], Leg | None],
         metrics: Metrics | None = None,
     ) -> None:
         self._directory = directory
@@ -88,9 +85,18 @@ class Calls(CallWatcher):
         self._admission = CallAdmission(directory, policing, relations, loops, settings, self._in_calls)
         self._ringers: dict[Realm, Ringer] = {}
         self._echo: Ringer | None = None
-        self._transfers: Transfers | None = None
         self._is_closing = False
         self.live: dict[str, Call] = {}
+        self._transfers = Transfers(
+            self._paths,
+            clock,
+            trace,
+            self.live,
+            admit=self._admit_transfer,
+            rings_of=self.rings_of,
+            find_leg=find_leg,
+            shown_as=self._shown_as,
+        )
         bus.register(PolicyChanged, self._policy_changed)
         bus.register(UserRemoved, self._user_removed)
 
@@ -105,38 +111,31 @@ class Calls(CallWatcher):
         """Let `ringer` answer calls to the echo addresses."""
         self._echo = ringer
 
-    def transfer_with(self, transfers: Transfers) -> None:
-        """Let `transfers` carry out what `LegTransferRequested` asks for."""
-        self._transfers = transfers
-
     # --- calls that arrive ---
 
     def receive(self, incoming: IncomingCall) -> None:
         """Take a call whose caller is proven (`CallSink`)."""
         call_id = secrets.token_hex(8)
+        if incoming.replaces is not None:
+            refused = self._transfers.replace(incoming)
+            if refused is not None:
+                self._refuse(call_id, incoming, refused)
+            return
         terms = self._terms(incoming)
         if isinstance(terms, Ending):
             self._refuse(call_id, incoming, terms)
             return
-        invitation = Invitation.of(incoming)
-        rings = self.rings_of(invitation, terms)
-        if isinstance(rings, Ending):
-            self._refuse(call_id, incoming, rings)
-            return
-        self.start(call_id, incoming, terms, rings)
+        self._start(call_id, incoming, terms)
 
-    def start(self, call_id: str, incoming: IncomingCall, terms: CallTerms, rings: list[Ring]) -> Call:
-        """Begin a call that was admitted."""
+    def _start(self, call_id: str, incoming: IncomingCall, terms: CallTerms) -> None:
         call = Call(call_id, incoming, terms, paths=self._paths, watcher=self, clock=self._clock, trace=self._trace)
         self.live[call_id] = call
         for person in {call.caller, call.callee}:
             self._in_calls[person] += 1
-        said = f"{call}: {len(rings)} to ring"
-        self._trace.decision(said, people=call.people, call_id=call_id, rule="call.begun")
+        call.note("begins", rule="call.begun")
         self._metrics.calls_begun.add(self._direction(call))
         incoming.leg.attach(call.leg_event)
-        call.begin(rings)
-        return call
+        call.begin(self.rings_of(Invitation.of(incoming), terms))
 
     def _terms(self, incoming: IncomingCall) -> CallTerms | Ending:
         if self._is_closing or not self._settings.enabled:
@@ -149,12 +148,12 @@ class Calls(CallWatcher):
             return Ending(EndCause.SECURITY, text, Origin.POLICY, "encryption.required")
         return terms
 
-    def rings_of(self, invitation: Invitation, terms: CallTerms) -> list[Ring] | Ending:
+    async def rings_of(self, invitation: Invitation, terms: CallTerms) -> list[Ring] | Ending:
         """Return the devices of the callee, or why nothing can be rung."""
         callee = invitation.callee
         is_echo = self._directory.is_echo(callee)
         ringer = self._echo if is_echo else self._ringers.get(self._directory.realm_of(callee.domain))
-        rings = [] if ringer is None else ringer.rings(invitation)
+        rings = [] if ringer is None else await ringer.rings(invitation)
         if terms.needs_encryption and not is_echo:
             rings = [Ring(ring.make, tuple(form for form in ring.forms if form is not MediaForm.RTP)) for ring in rings]
             if rings and not any(ring.forms for ring in rings):
@@ -175,8 +174,6 @@ class Calls(CallWatcher):
         incoming.leg.refuse(ending)
         self._metrics.calls_ended.add(ending.cause.value)
         self._records.refused(call_id, incoming, ending)
-        if ending.origin is Origin.NO_DEVICE:
-            self._tell_missed(incoming.caller, incoming.callee, ending)
 
     # --- what becomes of them (CallWatcher) ---
 
@@ -195,25 +192,48 @@ class Calls(CallWatcher):
         """Keep the record; tell the callee of a call that was missed."""
         self.live.pop(call.id, None)
         for person in {call.caller, call.callee}:
-            self._in_calls[person] -= 1
-            if self._in_calls[person] <= 0:
-                del self._in_calls[person]
-            if call.answered_at is not None:
-                self._talking[person] -= 1
-                if self._talking[person] <= 0:
-                    del self._talking[person]
-                    self._show(person, None)
+            self._leave(person, was_talking=call.answered_at is not None)
         self._metrics.calls_ended.add(call.ending.cause.value)
         self._records.ended(call)
         if call.answered_at is None:
             self._tell_missed(call.caller, call.callee, call.ending)
 
+    def replaced(self, call: Call, old: Address, new: Address) -> None:
+        """A transfer put somebody else in the place of one of the two."""
+        self._leave(old, was_talking=call.answered_at is not None)
+        self._in_calls[new] += 1
+        self._begin_to_talk(new)
+        self._records.talking(call)
+
     def transfer_requested(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
-        """Hand it to who carries it out."""
-        if self._transfers is None:
-            event.progress(0, Ending(EndCause.FAILED, "Transfers are not offered.", Origin.LOCAL))
-        else:
-            self._transfers.requested(call, leg, event)
+        """One end wants the other one connected to somebody else."""
+        self._transfers.requested(call, leg, event)
+
+    def _begin_to_talk(self, person: Address) -> None:
+        self._talking[person] += 1
+        if self._talking[person] == 1:
+            since = self._clock.wall()
+            self._show(person, Presence(Availability.IN_A_CALL, since=since, source=PresenceSource.CALL))
+
+    def _leave(self, person: Address, *, was_talking: bool) -> None:
+        self._in_calls[person] -= 1
+        if self._in_calls[person] <= 0:
+            del self._in_calls[person]
+        if was_talking:
+            self._talking[person] -= 1
+            if self._talking[person] <= 0:
+                del self._talking[person]
+                self._show(person, None)
+
+    def _admit_transfer(self, caller: Address, callee: Address, offer: SessionDescription) -> CallTerms | Ending:
+        return self._admission.decide_pair(caller, callee, offer)
+
+    def _shown_as(self, remaining: Address, transferor: Address, target: Address) -> Address:
+        """A consumer is shown to consumers as whoever transfers: we can speak to them only as people of ours."""
+        is_foreign_pair = not (
+            self._directory.is_business(remaining.domain) or self._directory.is_business(target.domain)
+        )
+        return transferor if is_foreign_pair else remaining
 
     def _tell_missed(self, caller: Address, callee: Address, ending: Ending) -> None:
         if ending.cause in _MISSED and not self._directory.is_automaton(callee):

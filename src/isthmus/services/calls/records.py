@@ -17,18 +17,32 @@ from isthmus.services.calls.media_path import PathKind
 
 
 class CallRecords:
-    """Writes records, and what is needed to end live calls after a crash."""
+    """Writes records, and what is needed to end live calls after a crash.
+
+    Attributes:
+        keep_seconds: how long a record is kept; 0 keeps none.
+    """
 
     def __init__(self, store: Store, clock: Clock, settings: CallSettings) -> None:
         self._store = store
         self._clock = clock
-        self._keep_seconds = settings.keep_records_days * 86_400
+        self.keep_seconds = settings.keep_records_days * 86_400
 
     def talking(self, call: Call) -> None:
         """Note how the legs of an answered call are ended by the next run, should this one crash."""
         legs = [state for leg in call.legs if (state := leg.to_record()) is not None]
-        people = {"caller": str(call.caller), "callee": str(call.callee)}
-        self._store.note_live_call(call.id, {**people, "started_at": call.started_at, "legs": legs})
+        self._store.note_live_call(
+            call.id,
+            {
+                "caller": str(call.caller),
+                "callee": str(call.callee),
+                "started_at": call.started_at,
+                "answered_at": call.answered_at,
+                "media": call.media,
+                "path": call.path_kind.value,
+                "legs": legs,
+            },
+        )
 
     def ended(self, call: Call) -> None:
         """Keep the record of a call that is over."""
@@ -69,8 +83,8 @@ class CallRecords:
         )
 
     def _keep(self, record: CallRecord) -> None:
-        if self._keep_seconds > 0:
-            self._store.note_call(record, self._clock.wall() + self._keep_seconds)
+        if self.keep_seconds > 0:
+            self._store.note_call(record, self._clock.wall() + self.keep_seconds)
 
 
 def _quality_row(call: Call, quality: MediaQuality) -> dict[str, Any]:

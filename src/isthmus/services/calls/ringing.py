@@ -51,5 +51,5 @@ class Ring:
 class Ringer(Protocol):
     """Knows the devices of the people of one kind of realm."""
 
-    def rings(self, invitation: Invitation) -> list[Ring]:
-        """Return what can be rung, best first; empty when nothing can."""
+    async def rings(self, invitation: Invitation) -> list[Ring]:
+        """Return what can be rung, best first; empty when nothing can. Takes some seconds at most."""

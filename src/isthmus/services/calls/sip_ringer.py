@@ -25,7 +25,11 @@ class SipRinger:
         self._directory = directory
         self._name_of = name_of
 
-    def rings(self, invitation: Invitation) -> list[Ring]:
+    async def rings(self, invitation: Invitation) -> list[Ring]:
+        """Return `devices` (`ringing.Ringer`); who is registered is known at once."""
+        return self.devices(invitation)
+
+    def devices(self, invitation: Invitation) -> list[Ring]:
         """Return the devices of the callee; of one that was named only that one (RFC 5627 section 5.1)."""
         targets = self._calls.delivery.targets(invitation.callee, invitation.callee_device)
         if invitation.callee_device:

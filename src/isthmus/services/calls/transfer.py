@@ -17,7 +17,9 @@ from isthmus.errors import IsthmusError
 from isthmus.model import Address, EndCause, Ending, Origin
 from isthmus.ports import Clock, TimerHandle
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.call import Call, CallState, CallTerms, LegReplaced, LegTaken, best_refusal
+from isthmus.services.calls.branches import best_refusal
+from isthmus.services.calls.call import Call
+from isthmus.services.calls.call_events import CallState, CallTerms, LegReplaced, LegTaken
 from isthmus.services.calls.leg import (
     IncomingCall,
     Leg,
@@ -47,7 +49,7 @@ class Transfers:
         admit: terms of a call of the remaining person with the target, or why there may be none.
         rings_of: the devices of the target, or why nothing can be rung.
         find_leg: the leg whose dialog the peer names in Replaces; None when there is none.
-        may_ring_as: whom the target may be shown as the caller: the remaining person, or the one who transfers.
+        shown_as: whom the target is shown as the caller: the remaining person, or the one who transfers.
     """
 
     def __init__(
@@ -58,9 +60,9 @@ class Transfers:
         live: Mapping[str, Call],
         *,
         admit: Callable[[Address, Address, SessionDescription], CallTerms | Ending],
-        rings_of: Callable[[Invitation, CallTerms], list[Ring] | Ending],
+        rings_of: Callable[[Invitation, CallTerms], Awaitable[list[Ring] | Ending]],
         find_leg: Callable[[DialogName], Leg | None],
-        may_ring_as: Callable[[Address, Address, Address], Address],
+        shown_as: Callable[[Address, Address, Address], Address],
     ) -> None:
         self._paths = paths
         self._clock = clock
@@ -69,7 +71,7 @@ class Transfers:
         self._admit = admit
         self._rings_of = rings_of
         self._find_leg = find_leg
-        self._may_ring_as = may_ring_as
+        self._shown_as = shown_as
 
     def requested(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
         """Begin a transfer; `event.progress` hears what becomes of it."""
@@ -97,26 +99,24 @@ class Transfers:
         except (IsthmusError, NoPathError) as error:
             return Ending(EndCause.OVERLOADED, str(error), Origin.LOCAL)
         incoming.leg.attach(call.leg_event)
-        call.happen(None, LegReplaced(leg, incoming.leg, path, incoming.offer, incoming.caller, is_new_waiting=True))
+        call.happen(None, LegReplaced(leg, incoming.leg, path, incoming.offer, None, incoming.caller))
         return None
 
     # --- blind ---
 
     def _transfer_to_person(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
         remaining = call.other(leg)
-        said = call.last_said(remaining)
+        said = call.negotiation.said.get(remaining.key)
         if said is None:
             event.progress(0, Ending(EndCause.FAILED, "", Origin.LOCAL))
             return
-        shown = self._may_ring_as(remaining.party, leg.party, event.target)
+        shown = self._shown_as(remaining.party, leg.party, event.target)
         terms = self._admit(shown, event.target, said)
-        rings = terms if isinstance(terms, Ending) else self._rings_of(Invitation(shown, event.target, said), terms)
-        if isinstance(terms, Ending) or isinstance(rings, Ending):
-            refused = terms if isinstance(terms, Ending) else rings
-            assert isinstance(refused, Ending)
-            self._note(call, f"{event.target} cannot be called: {refused.cause.value} {refused.text}", refused.rule)
-            event.progress(0, refused)
+        if isinstance(terms, Ending):
+            self._note(call, f"{event.target} cannot be called: {terms.cause.value} {terms.text}", terms.rule)
+            event.progress(0, terms)
             return
+        rings = self._rings_of(Invitation(shown, event.target, said), terms)
         _Attempt(call, leg, event, terms, paths=self._paths, clock=self._clock).begin(rings, said)
 
     # --- attended ---
@@ -131,7 +131,7 @@ class Transfers:
             event.progress(0, Ending(EndCause.FORBIDDEN, "", Origin.POLICY, "replaces.stranger"))
             return
         partner = second.other(named)
-        said = call.last_said(call.other(leg))
+        said = call.negotiation.said.get(call.other(leg).key)
         terms = None if said is None else self._admit(call.other(leg).party, partner.party, said)
         if isinstance(terms, Ending):
             event.progress(0, terms)
@@ -180,11 +180,11 @@ class _Step:
             self.is_done = True
             self.event.progress(0, ending)
 
-    def succeed(self, new: Leg, path: MediaPath, description: SessionDescription) -> None:
-        """Put the new leg in place."""
+    def succeed(self, new: Leg, path: MediaPath, description: SessionDescription, told: SessionDescription) -> None:
+        """Put the new leg in place, which was `told` of the media of the one that remains."""
         self.is_done = True
         self.event.progress(200, None)
-        self.call.happen(None, LegReplaced(self.leg, new, path, description, new.party))
+        self.call.happen(None, LegReplaced(self.leg, new, path, description, told, new.party))
 
     def choose_path(self, other: Leg) -> MediaPath:
         """Through a relay, always. Raises RelayError, NoPathError."""
@@ -201,21 +201,26 @@ class _Attempt(_Step):
         self._terms = terms
         self._clock = clock
         self._timer: TimerHandle | None = None
-        self._ringing: dict[str, tuple[Leg, MediaPath]] = {}
+        self._ringing: dict[str, tuple[Leg, MediaPath, SessionDescription]] = {}
         self._refusals: list[Ending] = []
 
-    def begin(self, rings: list[Ring], said: SessionDescription) -> None:
+    def begin(self, rings: Awaitable[list[Ring] | Ending], said: SessionDescription) -> None:
         """Ring every device; the first form of each, as the relay translates between them."""
         self.event.progress(100, None)
         self._timer = self._clock.call_later(self._terms.ring_seconds, lambda: self.run(self._give_up()))
         self.run(self._ring_all(rings, said))
 
-    async def _ring_all(self, rings: list[Ring], said: SessionDescription) -> None:
+    async def _ring_all(self, finding: Awaitable[list[Ring] | Ending], said: SessionDescription) -> None:
+        rings = await finding
+        if isinstance(rings, Ending):
+            await self._stop_ringing(rings)
+            self.fail(rings)
+            return
         for ring in rings:
             leg = ring.make(ring.forms[0])
             path = self.choose_path(leg)
             offer = await path.offer(without(said, self._terms.barred), by=self.remaining, to=leg)
-            self._ringing[leg.key] = (leg, path)
+            self._ringing[leg.key] = (leg, path, offer)
             leg.attach(self._leg_event)
             leg.invite(offer)
 
@@ -233,7 +238,7 @@ class _Attempt(_Step):
             leg.hang_up(Ending(EndCause.ANSWERED_ELSEWHERE))
             return
         await self._stop_ringing(Ending(EndCause.ANSWERED_ELSEWHERE))
-        self.succeed(leg, found[1], event.answer)
+        self.succeed(leg, found[1], event.answer, found[2])
 
     async def _ended(self, leg: Leg, event: LegEnded) -> None:
         found = self._ringing.pop(leg.key, None)
@@ -253,7 +258,7 @@ class _Attempt(_Step):
         if self._timer is not None:
             self._timer.cancel()
         ringing, self._ringing = self._ringing, {}
-        for leg, path in ringing.values():
+        for leg, path, _ in ringing.values():
             leg.cancel(ending)
             await path.close()
 
@@ -268,6 +273,7 @@ class _Join(_Step):
         self._second = second
         self._partner = partner
         self._path: MediaPath | None = None
+        self._offered: SessionDescription | None = None
 
     def begin(self) -> None:
         """Offer the partner what the remaining end last said."""
@@ -275,20 +281,20 @@ class _Join(_Step):
         self.run(self._offer())
 
     async def _offer(self) -> None:
-        said = self.call.last_said(self.remaining)
+        said = self.call.negotiation.said.get(self.remaining.key)
         if said is None:
             self.fail(Ending(EndCause.FAILED, "", Origin.LOCAL))
             return
         self._path = self.choose_path(self._partner)
-        offer = await self._path.offer(without(said, self.call.barred), by=self.remaining, to=self._partner)
+        self._offered = await self._path.offer(without(said, self.call.barred), by=self.remaining, to=self._partner)
         self._partner.attach(self._partner_event)
-        self._partner.offer(offer)
+        self._partner.offer(self._offered)
 
     def _partner_event(self, leg: Leg, event: LegEvent) -> None:
         assert self._path is not None
-        if isinstance(event, LegAnswered):
+        if isinstance(event, LegAnswered) and self._offered is not None:
             self._second.happen(None, LegTaken(leg))
-            self.succeed(leg, self._path, event.answer)
+            self.succeed(leg, self._path, event.answer, self._offered)
         elif isinstance(event, LegOfferRefused):
             self.run(self._give_back(event.ending))
         else:
