@@ -232,6 +232,18 @@ async def test_who_requires_100rel_gets_ringing_repeated_until_its_prack() -> No
     assert phone.statuses_of(prack(phone, invite, ringing[0], 3)) == [481], "nothing waits for it any more"
 
 
+async def test_reliable_ringing_is_said_again_each_minute_too() -> None:
+    lab, phone, invite, _ = await called(("Require", "100rel"))
+    lab.incoming[0].leg.progress(ANSWER)
+    lab.pass_time()
+    prack(phone, invite, phone.responses_to(invite)[-1])
+    lab.pass_time(60)
+    assert phone.statuses_of(invite) == [183, 183]
+    first, second = phone.responses_to(invite)[-2:]
+    assert [session_in(first), session_in(second)] == [ANSWER, None]
+    assert phone.statuses_of(prack(phone, invite, second, 3)) == [200]
+
+
 async def test_a_200_waits_for_the_prack_of_early_media_and_does_not_repeat_them() -> None:
     lab, phone, invite, heard = await called(("Require", "100rel"))
     lab.incoming[0].leg.progress(ANSWER)

@@ -12,6 +12,7 @@ from isthmus.errors import IsthmusError
 from isthmus.interworking.call_endings import ending_from_reason_header, ending_to_reason_header
 from isthmus.model import Address, EndCause, Ending
 from isthmus.ports import CallSipEndpoint, Clock, Flow, IncomingRequest, TimerHandle
+from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import Leg
 from isthmus.services.delivery import BusinessDelivery, Way
 from isthmus.services.loop_protection import LoopProtection
@@ -176,6 +177,13 @@ def ending_told_by(request: SipRequest, cause: EndCause) -> Ending:
         if ending is not None:
             return ending
     return Ending(cause)
+
+
+def has_ice(description: SessionDescription | None) -> bool:
+    """True when a description names ICE credentials (RFC 8839 section 5.4)."""
+    return description is not None and any(
+        description.effective(section, "ice-ufrag") is not None for section in description.media
+    )
 
 
 class Repeats:

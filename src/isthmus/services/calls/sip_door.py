@@ -22,7 +22,7 @@ from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.directory import Directory
 from isthmus.sip.message import SipRequest
 from isthmus.sip.replaces import replaces_of
-from isthmus.sip.routing import DEFAULT_MAX_BREADTH
+from isthmus.sip.routing import DEFAULT_MAX_BREADTH, DEFAULT_MAX_FORWARDS
 from isthmus.sip.syntax import parse_number
 from isthmus.sip.uri import SipUri
 
@@ -89,6 +89,7 @@ class SipDoor:
             callee_device=device,
             hops=self._calls.loops.hops(request),
             breadth=_breadth_of(request),
+            max_forwards=DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards,
             replaces=None if replaces is None else (replaces.call_id, replaces.to_tag, replaces.from_tag),
             is_replacing_early_only=replaces is not None and replaces.is_early_only,
         )

@@ -19,7 +19,7 @@ from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import IncomingRequest, TimerHandle
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.leg import LegAnswered, LegEvent, LegOffered, LegOfferRefused
-from isthmus.services.calls.sip_calls import Repeats, SessionState
+from isthmus.services.calls.sip_calls import Repeats, SessionState, has_ice
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.subscription import retry_after
 from isthmus.sip.validation import accepts
@@ -133,7 +133,7 @@ class Exchange:
 
     def _send(self, ours: _Ours) -> None:
         session = self._session
-        headers = [*session.headers(has_ice=_has_ice(ours.description)), *session.timer.request_headers()]
+        headers = [*session.headers(has_ice=has_ice(ours.description)), *session.timer.request_headers()]
         try:
             request = session.dialog.make_request("INVITE", headers, ours.description.to_bytes(), SDP_TYPE)
         except SipParseError:
@@ -267,7 +267,7 @@ class Exchange:
         if theirs is None:
             return
         incoming, offer = theirs.incoming, theirs.offer
-        headers = self._success_headers(incoming.request, has_ice=_has_ice(answer))
+        headers = self._success_headers(incoming.request, has_ice=has_ice(answer))
         if offer is not None:
             self.local, self.remote = answer, offer
         if theirs.is_invite:
@@ -405,7 +405,3 @@ def _ending_of(outcome: SipResponse | TransportError) -> Ending:
     if isinstance(outcome, SipResponse):
         return ending_from_status(outcome.status, warning_text(outcome) or outcome.reason)
     return Ending(EndCause.CONNECTIVITY, origin=Origin.TIMEOUT)
-
-
-def _has_ice(description: SessionDescription) -> bool:
-    return any(description.effective(section, "ice-ufrag") is not None for section in description.media)

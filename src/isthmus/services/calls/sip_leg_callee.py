@@ -14,11 +14,12 @@ from isthmus.interworking.call_endings import ending_from_status, ending_to_reas
 from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.ports import SentInvite
+from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegAccepted, LegEnded, LegProgressed, LegRinging
 from isthmus.services.calls.leg_outbox import Outbox
-from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, supported
-from isthmus.services.calls.sip_leg import SipLeg, form_of_media, has_ice
+from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, has_ice, supported
+from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.calls.sip_session import SipSession
 from isthmus.services.delivery import Target, Way
@@ -235,7 +236,7 @@ class SipCalleeLeg(SipLeg):
             return
         self._state = CalleeState.ESTABLISHED
         self.session = session
-        session.join(self._outbox)
+        early = session.join(self._outbox)
         session.timer.accepted(response, self._calls.clock.monotonic())
         session.arm_timer()
         problem, answer = "The device answered without media.", fork.answer
@@ -247,11 +248,19 @@ class SipCalleeLeg(SipLeg):
             self._state = CalleeState.OVER
             session.end(Ending(EndCause.MEDIA_MISMATCH, problem), has_bye=True)
             return
-        self.form = form_of_media(answer)
+        self.form = form_of(answer)
         self.takes_trickle = has_option(response, "trickle-ice")
         self.device = _device_of(response) or self.device
         session.exchange.local, session.exchange.remote = self._offer, answer
         self._outbox.tell(LegAccepted(answer, self.device))
+        for event in early:
+            self._outbox.tell(event)
+        self._release_candidates()
+
+    def unreachable_answer(self) -> None:
+        """A 2xx without Contact: nothing can be sent within its dialog."""
+        if self._state is CalleeState.CALLING:
+            self._end(Ending(EndCause.FAILED, "The device answered without its address."))
 
     def failed(self, outcome: SipResponse | TransportError, way: Way, *, has_rung: bool) -> None:
         """Take the failure of one way: try another, follow a redirect, or tell."""
@@ -365,8 +374,9 @@ class _Attempt:
     def accepted(self, response: SipResponse) -> None:
         """A 2xx came, for the first time or again."""
         fork = self._fork(response, is_final=True)
-        if fork is None:
-            return  # without Contact nobody can be reached, not even by ACK
+        if fork is None:  # without Contact nobody can be reached, not even by ACK
+            self._leg.unreachable_answer()
+            return
         session = fork.session
         is_new = fork.ack is None
         if fork.ack is None:

@@ -9,11 +9,12 @@ from isthmus.interworking.call_endings import ending_to_reason_header, ending_to
 from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.ports import Flow, IncomingRequest, TimerHandle
+from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegConfirmed, LegEnded
-from isthmus.services.calls.sip_calls import SipCalls, ending_told_by
+from isthmus.services.calls.sip_calls import SipCalls, ending_told_by, has_ice
 from isthmus.services.calls.sip_exchange import respond_to_bad_body
-from isthmus.services.calls.sip_leg import SipLeg, form_of_media, has_ice
+from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.calls.sip_session import SipSession
 from isthmus.sip.dialog import Dialog
@@ -76,7 +77,7 @@ class SipCallerLeg(SipLeg):
             party=party,
             peer=peer,
             device=path.device,
-            form=form_of_media(offer) if offer is not None else _guess(incoming.flow),
+            form=form_of(offer) if offer is not None else _guess(incoming.flow),
         )
         request = incoming.request
         self._outbox.leg = self
@@ -223,22 +224,27 @@ class SipCallerLeg(SipLeg):
         if self._last_told == (status, body):
             return
         self._last_told = (status, body)
-        if not self._is_reliable:
-            self._send_provisional()
-        else:
-            # One answer per offer: what follows it in other responses is not one (RFC 6337 section 2.2).
-            self._early = self._early or early
-            provisional = self._reliable.send(status, body, self._calls.clock.monotonic())
-            if provisional is not None:
-                self._send_reliably(provisional)
-            self._arm_reliable()
+        # One answer per offer: what follows it in other responses is not one (RFC 6337 section 2.2).
+        self._early = self._early or (early if self._is_reliable else None)
+        self._send_provisional(status, body)
 
-    def _send_provisional(self) -> None:
-        if self._last_told is None:
+    def _send_provisional(self, status: int, body: bytes) -> None:
+        if self._ringing_timer is not None:
+            self._ringing_timer.cancel()
+        self._ringing_timer = self._calls.clock.call_later(RINGING_PAUSE_SECONDS, self._say_again)
+        if not self._is_reliable:
+            self._respond(status, "", self.session.headers(), body)
             return
-        status, body = self._last_told
-        self._respond(status, "", self.session.headers(), body)
-        self._ringing_timer = self._calls.clock.call_later(RINGING_PAUSE_SECONDS, self._send_provisional)
+        provisional = self._reliable.send(status, body, self._calls.clock.monotonic())
+        if provisional is not None:
+            self._send_reliably(provisional)
+        self._arm_reliable()
+
+    def _say_again(self) -> None:
+        self._ringing_timer = None
+        if self._last_told is not None:
+            status, body = self._last_told
+            self._send_provisional(status, b"" if self._is_reliable else body)  # an answer is told once
 
     def _send_reliably(self, provisional: Provisional) -> None:
         headers = [*self.session.headers(), ("Require", OPTION_TAG), ("RSeq", str(provisional.rseq))]
@@ -290,6 +296,7 @@ class SipCallerLeg(SipLeg):
         if self._offer is not None:
             exchange.local, exchange.remote = self._early or answer, self._offer
             self._outbox.tell(LegConfirmed())
+            self._release_candidates()
             return
         try:
             described = self._early_answer or session_in(ack)
@@ -301,8 +308,9 @@ class SipCallerLeg(SipLeg):
             self.session.end(Ending(EndCause.MEDIA_MISMATCH, text), has_bye=True)
             return
         exchange.local, exchange.remote = self._early or answer, described
-        self.form = form_of_media(described)
+        self.form = form_of(described)
         self._outbox.tell(LegConfirmed(described))
+        self._release_candidates()
 
     def _respond_finally(self, status: int, phrase: str, headers: list[tuple[str, str]]) -> None:
         self._state = CallerState.OVER

@@ -54,6 +54,7 @@ class SipRinger:
                 peer_name=self._name_of(invitation.caller),
                 hops=invitation.hops + 1,
                 breadth=breadth,
+                max_forwards=invitation.max_forwards,
                 is_hosted=self._directory.realm_of(invitation.callee.domain) is Realm.BUSINESS_HOSTED,
             )
 
