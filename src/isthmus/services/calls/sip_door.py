@@ -15,10 +15,11 @@ from isthmus.model import Address, Realm
 from isthmus.ports import Flow, IncomingRequest
 from isthmus.services.authentication import Authenticator, Identity, Refusal
 from isthmus.services.calls.leg import CallSink, IncomingCall, Leg
-from isthmus.services.calls.sip_calls import DialogOwner, SipCalls
-from isthmus.services.calls.sip_exchange import respond_to_bad_body
+from isthmus.services.calls.sip_calls import SipCalls
+from isthmus.services.calls.sip_dialogs import DialogOwner
 from isthmus.services.calls.sip_leg_caller import SipCallerLeg
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import respond_to_bad_body
 from isthmus.services.directory import Directory
 from isthmus.sip.message import SipRequest
 from isthmus.sip.replaces import replaces_of

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isthmus.errors import PeerError, SipParseError, TransportError
-from isthmus.interworking.call_endings import ending_from_status, ending_to_status, text_of
-from isthmus.interworking.session_bodies import ACCEPT, SDP_TYPE, session_in
-from isthmus.interworking.sip_bodies import UnsupportedBodyError
+from isthmus.interworking.call_endings import ending_to_status, text_of
+from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import IncomingRequest, TimerHandle
-from isthmus.sdp.session_description import SdpError, SessionDescription
+from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegAnswered, LegEvent, LegOffered, LegOfferRefused
-from isthmus.services.calls.sip_calls import Repeats, SessionState, has_ice
+from isthmus.services.calls.sip_calls import SessionState, has_ice
+from isthmus.services.calls.sip_refusals import ending_of, respond_to_bad_body
+from isthmus.services.calls.sip_repeats import Repeats
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.subscription import retry_after
 from isthmus.sip.validation import accepts
-from isthmus.sip.warning import INCOMPATIBLE_FORMAT, warning_header, warning_text
+from isthmus.sip.warning import INCOMPATIBLE_FORMAT, warning_header
 
 if TYPE_CHECKING:
     from isthmus.services.calls.sip_session import SipSession
@@ -190,7 +191,7 @@ class Exchange:
         if ours.is_refresh:
             session.refreshed(outcome)
         else:
-            self._tell(LegOfferRefused(_ending_of(outcome)))
+            self._tell(LegOfferRefused(ending_of(outcome)))
         session.check_outcome("INVITE", outcome)
         self._send_next()
 
@@ -389,19 +390,3 @@ class _ReInvite:
 
     def failed(self, outcome: SipResponse | TransportError) -> None:
         self._exchange.reinvite_failed(self._ours, outcome)
-
-
-def respond_to_bad_body(incoming: IncomingRequest, error: PeerError) -> None:
-    """Refuse a request whose body is no session description that we understand (RFC 3261 section 21.4.13)."""
-    if isinstance(error, UnsupportedBodyError):
-        incoming.respond(415, headers=[("Accept", ACCEPT)])
-    elif isinstance(error, SdpError):
-        incoming.respond(error.status, headers=[warning_header(str(error), INCOMPATIBLE_FORMAT)])
-    else:
-        incoming.respond(error.status or 400, str(error))
-
-
-def _ending_of(outcome: SipResponse | TransportError) -> Ending:
-    if isinstance(outcome, SipResponse):
-        return ending_from_status(outcome.status, warning_text(outcome) or outcome.reason)
-    return Ending(EndCause.CONNECTIVITY, origin=Origin.TIMEOUT)

@@ -75,7 +75,7 @@ class SipLeg:
             self.session.exchange.refuse(ending)
 
     def add_candidates(self, fragment: SessionDescription) -> None:
-        """Pass on trickled candidates to a device that takes them; before the answer they wait (RFC 8840 section 4.3)."""
+        """Pass on trickled candidates to a device that takes them, after the answer (RFC 8840 section 4.3)."""
         if self.session is None or self.session.state is SessionState.EARLY:
             if len(self._held) < MAXIMUM_HELD:
                 self._held.append(fragment)

@@ -12,10 +12,10 @@ from isthmus.ports import Flow, IncomingRequest, TimerHandle
 from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegConfirmed, LegEnded
-from isthmus.services.calls.sip_calls import SipCalls, ending_told_by, has_ice
-from isthmus.services.calls.sip_exchange import respond_to_bad_body
+from isthmus.services.calls.sip_calls import SipCalls, has_ice
 from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import ending_told_by, respond_to_bad_body
 from isthmus.services.calls.sip_session import SipSession
 from isthmus.sip.dialog import Dialog
 from isthmus.sip.message import SipRequest

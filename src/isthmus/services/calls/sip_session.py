@@ -17,9 +17,10 @@ from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.sdp.trickle import fragment_from_text, fragment_to_text
 from isthmus.services.calls.leg import Leg, LegCandidates, LegDigit, LegEnded, LegEvent
 from isthmus.services.calls.leg_outbox import Outbox
-from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, ending_told_by, supported
+from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, supported
 from isthmus.services.calls.sip_exchange import Exchange
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import ending_told_by
 from isthmus.services.calls.sip_transfer import Transfers
 from isthmus.sip.dialog import Dialog, ErrorEffect, effect_of_failure
 from isthmus.sip.dtmf import PLAIN_TYPE, RELAY_TYPE, Digit, parse_digit, relay_body
