@@ -521,11 +521,13 @@ async def test_a_caller_whose_connection_breaks_before_the_answer_has_given_up()
     assert heard.ending.cause is EndCause.CANCELLED
 
 
-async def test_what_a_crash_leaves_behind_is_enough_to_end_the_call() -> None:
+async def test_what_a_crash_leaves_behind_is_a_dialog_whose_next_number_was_not_used_yet() -> None:
     talk = await Talk.begin()
     record = talk.leg.to_record()
     assert record is not None
-    talk.lab.calls.end_recorded(record)
+    talk.leg.offer(THIRD)
     talk.lab.pass_time()
-    (bye,) = talk.phone.asked("BYE")
-    assert bye.request.to_address.tag == "phone"
+    used = talk.phone.asked("INVITE")[-1].request.cseq.number
+    bye = Dialog.from_record(record["dialog"]).make_request("BYE")
+    assert bye.cseq.number > used
+    assert (record["party"], bye.to_address.tag) == ("ana@corp.test", "phone")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
-from isthmus.errors import IsthmusError
-from isthmus.interworking.call_endings import ending_to_reason_header
-from isthmus.model import Address, EndCause, Ending
+from isthmus.model import Address
 from isthmus.ports import CallSipEndpoint, Clock, IncomingRequest
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.sip_dialogs import DialogOwner, DialogTable
 from isthmus.services.delivery import BusinessDelivery, Way
 from isthmus.services.loop_protection import LoopProtection
-from isthmus.services.watch import CSEQ_GAP_AFTER_RESTART
-from isthmus.sip.dialog import Dialog
 from isthmus.sip.session_timer import DEFAULT_INTERVAL_SECONDS, SMALLEST_INTERVAL_SECONDS, SessionTimer
 from isthmus.sip.timers import TimerTable
 from isthmus.trace import Trace
@@ -63,25 +58,6 @@ class SipCalls:
     def session_timer(self) -> SessionTimer:
         """A timer for a new dialog."""
         return SessionTimer(interval_seconds=self.session_seconds, minimum_seconds=self.minimum_session_seconds)
-
-    def end_recorded(self, record: Mapping[str, Any]) -> None:
-        """Send the BYE of an established leg of the run before this one (`SipLeg.to_record`).
-
-        A record that cannot be read is left alone: the session timer of the device will end the call.
-        """
-        try:
-            dialog = Dialog.from_record(record["dialog"])
-            party = Address.parse(record["party"])
-            # A device may have registered anew; its connections of the run before are gone in any case.
-            way = self.present_way(party, record["device"])
-            # Nobody wrote down what was sent last; gaps are legal (RFC 3261 section 12.2.2).
-            dialog.local_cseq += CSEQ_GAP_AFTER_RESTART
-            reason = ending_to_reason_header(Ending(EndCause.FAILED))
-            bye = dialog.make_request("BYE", [("Reason", reason)] if reason else [])
-        except (KeyError, TypeError, ValueError, IsthmusError):
-            return
-        hop = way.next_hop if way is not None and not dialog.has_routes else None
-        self.endpoint.request_nowait(bye, hop, lambda _: None)
 
     def present_way(self, party: Address, device: str) -> Way | None:
         """The way to a device as it is registered now; None when it is not (or belongs to a neighbour)."""

@@ -12,6 +12,7 @@ from isthmus.services.calls.leg import LegSignal, LegSink
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.services.calls.sip_calls import SessionState, SipCalls
 from isthmus.services.calls.sip_session import SipSession
+from isthmus.services.watch import CSEQ_GAP_AFTER_RESTART
 
 # A browser with many interfaces finds some thirty candidates while a phone rings.
 MAXIMUM_HELD = 64
@@ -49,12 +50,15 @@ class SipLeg:
         if self.session is None or self.session.state is not SessionState.CONFIRMED:
             return None
         flow = self.session.path.flow
+        dialog = self.session.dialog.to_record()
+        # What is sent after this is written down nowhere; gaps in the numbers are legal (RFC 3261 section 12.2.2).
+        dialog["local_cseq"] += CSEQ_GAP_AFTER_RESTART
         return {
             "kind": "sip",
             "party": str(self.party),
             "device": self.session.path.device,
             "flow": None if flow is None else [flow.transport, flow.remote_host, flow.remote_port],
-            "dialog": self.session.dialog.to_record(),
+            "dialog": dialog,
         }
 
     # --- in the call ---
