@@ -20,6 +20,7 @@ from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
 from tests.support.call_lab import SDP_TYPE, CallLab, Heard, Phone, audio
+from tests.support.memory_network import Weather
 
 FIRST, SECOND, THIRD, FOURTH = audio(port=4000), audio(port=5000), audio(2, port=6000), audio(2, port=7000)
 HELD = audio(2, port=4000, extra="a=sendonly\r\n")
@@ -205,6 +206,20 @@ async def test_a_call_that_waits_for_the_acknowledgement_takes_no_other_offer() 
     talk.ack(invite)
     talk.lab.pass_time()
     assert session_in(talk.phone.asked("INVITE")[1].request) == SECOND
+
+
+async def test_the_ack_of_an_earlier_invite_is_not_the_one_that_is_waited_for() -> None:
+    talk = await Talk.begin()
+    first = talk.offer(HELD)
+    talk.leg.answer(FOURTH)
+    talk.lab.pass_time()
+    talk.ack(first)
+    second = talk.offer(THIRD)
+    talk.leg.answer(SECOND)
+    talk.lab.pass_time()
+    talk.ack(first)
+    talk.lab.pass_time(2)
+    assert talk.phone.statuses_of(second) == [200, 200, 200]
 
 
 async def test_the_same_media_again_are_a_refresh_that_nobody_needs_to_hear_of() -> None:
@@ -510,6 +525,26 @@ async def test_a_device_that_registers_anew_keeps_its_call() -> None:
     talk.lab.pass_time()
     other.answer(other.asked("INVITE")[0], 200, FOURTH)
     assert talk.heard.events == [LegAnswered(FOURTH)]
+
+
+async def test_a_device_that_moves_to_another_address_is_found_there() -> None:
+    """Over UDP no connection breaks: only its new registration tells where it is."""
+    lab = await CallLab.open()
+    before = Phone(lab, "ana@corp.test", "192.0.2.20", "udp", Weather())
+    contact = f'{before.contact};+sip.instance="<urn:uuid:7>"'
+    await lab.house.register(contact=contact, flow=before.flow)
+    leg, heard = lab.leg_to("ana@corp.test")
+    leg.invite(FIRST)
+    lab.pass_time()
+    before.answer(before.asked("INVITE")[0], 200, SECOND)
+    after = Phone(lab, "ana@corp.test", "192.0.2.21", "udp", Weather())
+    moved = f'{after.contact};+sip.instance="<urn:uuid:7>"'
+    await lab.house.register(contact=moved, flow=after.flow)
+    await lab.house.register(contact=f"{contact};expires=0", flow=before.flow)
+    leg.offer(THIRD)
+    lab.pass_time()
+    assert len(after.asked("INVITE")) == 1
+    assert heard.kinds == ["LegAccepted"]
 
 
 async def test_a_caller_whose_connection_breaks_before_the_answer_has_given_up() -> None:

@@ -41,10 +41,16 @@ UPDATE_PATIENCE_SECONDS = 20.0
 
 @dataclass(slots=True)
 class _Ours:
-    """An offer of ours, waiting or on its way."""
+    """An offer of ours, waiting or on its way.
+
+    Attributes:
+        is_refresh: it keeps the session alive and changes nothing.
+        is_quiet: the call does not know of it: it only says again what was answered already.
+    """
 
     description: SessionDescription
     is_refresh: bool = False
+    is_quiet: bool = False
     attempts: int = 0
     is_sent: bool = False
     ack: SipRequest | None = None
@@ -79,6 +85,7 @@ class Exchange:
         self._theirs: _Theirs | None = None
         self._unacked: Repeats | None = None
         self._acked: Callable[[SipRequest], None] | None = None
+        self._acked_cseq = 0
         self._pause: TimerHandle | None = None
 
     @property
@@ -110,11 +117,15 @@ class Exchange:
 
     # --- our offers ---
 
-    def offer(self, offer: SessionDescription) -> None:
-        """Send a re-INVITE now, or as soon as nothing else is open. `LegAnswered` or `LegOfferRefused` follows."""
+    def offer(self, offer: SessionDescription, *, is_quiet: bool = False) -> None:
+        """Send a re-INVITE now, or as soon as nothing else is open. `LegAnswered` or `LegOfferRefused` follows.
+
+        Args:
+            is_quiet: nothing is told.
+        """
         if self._session.state is SessionState.ENDED:
             return
-        self._waiting.append(_Ours(offer))
+        self._waiting.append(_Ours(offer, is_quiet=is_quiet))
         if len(self._waiting) > MAXIMUM_WAITING_OFFERS:
             self._waiting.popleft()
             self._session.outbox.tell_later(LegOfferRefused(Ending(EndCause.FAILED, origin=Origin.LOCAL)))
@@ -166,16 +177,19 @@ class Exchange:
         self._send_next()
 
     def _take_answer(self, ours: _Ours, response: SipResponse) -> None:
+        problem, answer = "The device answered without media.", None
         try:
             answer = session_in(response)
         except PeerError as error:
-            self._tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, str(error))))
+            problem = str(error)
+        if answer is not None:
+            self.local, self.remote = ours.description, answer
+        if ours.is_quiet:
             return
         if answer is None:
-            self._tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, "The device answered without media.")))
-            return
-        self.local, self.remote = ours.description, answer
-        self._tell(LegAnswered(answer))
+            self._tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, problem)))
+        else:
+            self._tell(LegAnswered(answer))
 
     def reinvite_failed(self, ours: _Ours, outcome: SipResponse | TransportError) -> None:
         """Take what refused our re-INVITE: try again after a glare, else tell."""
@@ -190,7 +204,7 @@ class Exchange:
             return
         if ours.is_refresh:
             session.refreshed(outcome)
-        else:
+        elif not ours.is_quiet:
             self._tell(LegOfferRefused(ending_of(outcome)))
         session.check_outcome("INVITE", outcome)
         self._send_next()
@@ -235,11 +249,12 @@ class Exchange:
         request = incoming.request
         session = self._session
         session.note_peer(request)
-        if self._theirs is not None:
-            # Section 14.2, RFC 3311 section 5.2: one after the other.
+        is_early = session.state is SessionState.EARLY
+        if self._theirs is not None or (is_early and not session.owns_call_id):
+            # Section 14.2, RFC 3311 section 5.2: an offer of theirs is open already.
             incoming.respond(500, headers=[("Retry-After", str(int(session.calls.chance() * 10)))])
             return
-        if not self._is_free or session.state is SessionState.EARLY:
+        if not self._is_free or is_early:
             incoming.respond(491)
             return
         refusal = session.timer.refusal(request)
@@ -345,11 +360,12 @@ class Exchange:
 
         calls = self._session.calls
         self._acked = acked
+        self._acked_cseq = incoming.request.cseq.number
         self._unacked = Repeats(calls.clock, calls.timers, send, self._ack_lost)
 
     def receive_ack(self, incoming: IncomingRequest) -> None:
-        """Take the ACK of a 2xx; repeats of it mean nothing."""
-        if self._unacked is None or self._acked is None:
+        """Take the ACK of a 2xx; repeats of it, and those of an earlier INVITE, mean nothing."""
+        if self._unacked is None or self._acked is None or incoming.request.cseq.number != self._acked_cseq:
             return
         self._unacked.stop()
         acked, self._unacked, self._acked = self._acked, None, None

@@ -109,6 +109,9 @@ class SipCallerLeg(SipLeg):
         self._last_told: tuple[int, bytes] | None = None
         self._ringing_timer: TimerHandle | None = None
         self._reliable_timer: TimerHandle | None = None
+        self._expiry: TimerHandle | None = None
+        if request.expires:
+            self._expiry = calls.clock.call_later(request.expires, self._expired)
 
     # --- set-up, towards the caller ---
 
@@ -178,6 +181,12 @@ class SipCallerLeg(SipLeg):
             self._respond_finally(487, "", [])
             self._end(Ending(EndCause.CANCELLED, "The caller's connection broke.", Origin.PEER))
 
+    def _expired(self) -> None:
+        """The caller's device wanted an answer before now (RFC 3261 section 13.3.1)."""
+        if self._state is CallerState.CALLING:
+            self._respond_finally(487, "", [])
+            self._end(Ending(EndCause.NO_ANSWER, origin=Origin.TIMEOUT))
+
     def _bye_received(self, request: SipRequest) -> None:
         """A BYE in place of a CANCEL (section 15): the INVITE still gets its answer."""
         self._respond_finally(487, "", [])
@@ -224,8 +233,10 @@ class SipCallerLeg(SipLeg):
         if self._last_told == (status, body):
             return
         self._last_told = (status, body)
-        # One answer per offer: what follows it in other responses is not one (RFC 6337 section 2.2).
-        self._early = self._early or (early if self._is_reliable else None)
+        if self._is_reliable:
+            # One answer per offer: another one in a later response would not be one (RFC 6337 section 2.2).
+            body = b"" if self._early is not None else body
+            self._early = self._early or early
         self._send_provisional(status, body)
 
     def _send_provisional(self, status: int, body: bytes) -> None:
@@ -295,6 +306,9 @@ class SipCallerLeg(SipLeg):
         exchange = self.session.exchange
         if self._offer is not None:
             exchange.local, exchange.remote = self._early or answer, self._offer
+            if self._early is not None and self._early != answer:
+                # Another device than the one with the early media has answered: now the caller must hear of its media.
+                exchange.offer(answer, is_quiet=True)
             self._outbox.tell(LegConfirmed())
             self._release_candidates()
             return
@@ -328,9 +342,10 @@ class SipCallerLeg(SipLeg):
         )
 
     def _stop_timers(self, *, is_final: bool) -> None:
-        if self._ringing_timer is not None:
-            self._ringing_timer.cancel()
-            self._ringing_timer = None
+        for timer in (self._ringing_timer, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._ringing_timer = self._expiry = None
         if is_final:
             self._reliable.stop()
             self._arm_reliable()
