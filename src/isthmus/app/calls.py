@@ -91,6 +91,7 @@ class CallParts:
             metrics=metrics,
         )
         self.sip = SipDoor(self._dialogs, directory, authenticator, self.calls.receive)
+        self.sip.messages_to(messaging.receive_request)
         ringer = SipRinger(self._dialogs, directory, directory.display_name)
         self.calls.ring_with(ringer, Realm.BUSINESS_HOSTED, Realm.BUSINESS_ROUTED)
         self.offered = OfferedCalls(configuration.calls, policing)
