@@ -147,7 +147,9 @@ class JingleDoor:
         known = self._around.registry.proposal(name)
         is_error = stanza.get("type") == "error"
         if known is not None:
-            failure = failure_from_stanza_error(child(stanza, "error"), is_call=True) if is_error else None
+            # As of one device: a server that forbids the call does not speak for the person, who would have declined.
+            error = child(stanza, "error")
+            failure = failure_from_stanza_error(error, is_full_jid=True, is_call=True) if is_error else None
             known.take(message, stanza.get("from", ""), device, failure)
         elif isinstance(message, Propose) and not is_error and device:
             self._proposed(message, name, stanza.get("from", ""))

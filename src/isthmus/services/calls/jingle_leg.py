@@ -186,7 +186,7 @@ class JingleLeg:
 
     def _information_in_call(self, information: Information) -> None:
         held = _HOLDS.get(information.kind)
-        if held is not None and self._negotiation.peer_holds(is_held=held):
+        if held is not None and (self._negotiation.peer_holds(is_held=held) or information.kind != "active"):
             return
         if information.kind == DIGIT:
             self.tell(LegDigit(information.digit, information.milliseconds))
