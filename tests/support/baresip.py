@@ -45,7 +45,7 @@ class Baresip:
     Args:
         folder: empty directory for its profile.
         address: `ana@corp.test`.
-        proxy: where to register, e.g. `127.0.0.1:5060`.
+        proxy: where to register, e.g. `127.0.0.1:5060`; "" for one that is called at its own address.
         transport: udp or tcp.
         contacts: addresses whose presence it watches.
     """
@@ -59,30 +59,44 @@ class Baresip:
     register_seconds: int = 60
     publish_seconds: int = 0
     process: Process = field(init=False)
-    _reader: asyncio.StreamReader = field(init=False)
+    sip_port: int = field(init=False, default=0)
+    events: list[dict[str, Any]] = field(init=False, default_factory=list)
     _writer: asyncio.StreamWriter = field(init=False)
+    _listening: asyncio.Task[None] | None = field(init=False, default=None)
+    _answers: asyncio.Queue[str] = field(init=False, default_factory=asyncio.Queue)
+    _happened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     async def start(self, *, is_registering: bool = True) -> None:
         """Start and, unless told otherwise, wait for the registration to succeed."""
-        sip_port, control_port = free_port(), free_port()
+        self.sip_port, control_port = free_port(), free_port()
         self.folder.mkdir(parents=True, exist_ok=True)
-        user = self.address.partition("@")[0]
-        account = (
-            f"<sip:{self.address};transport={self.transport}>;auth_user={user};auth_pass={self.password}"
-            f';outbound="sip:{self.proxy};transport={self.transport}";regint={self.register_seconds}'
-        )
-        if self.publish_seconds:
-            account += f";pubint={self.publish_seconds}"
-        (self.folder / "accounts").write_text(account + "\n")
+        (self.folder / "accounts").write_text(self.account() + "\n")
         (self.folder / "contacts").write_text(
             "".join(f'"{c.partition("@")[0]}" <sip:{c}>;presence=p2p\n' for c in self.contacts)
         )
-        (self.folder / "config").write_text(_CONFIGURATION.format(sip_port=sip_port, control_port=control_port))
+        (self.folder / "config").write_text(self.configuration(control_port))
         self.process = Process(["baresip", "-4", "-v", "-s", "-f", str(self.folder)], self.folder / "output.log")
         await self.process.start()
-        self._reader, self._writer = await self._connect(control_port)
-        if is_registering:
+        reader, self._writer = await self._connect(control_port)
+        self._listening = asyncio.create_task(self._listen(reader))
+        if is_registering and self.proxy:
             await self.process.wait_for_output("200 OK")
+
+    def account(self) -> str:
+        """The line of its account file."""
+        user = self.address.partition("@")[0]
+        account = f"<sip:{self.address};transport={self.transport}>;auth_user={user};auth_pass={self.password}"
+        if self.proxy:
+            account += f';outbound="sip:{self.proxy};transport={self.transport}";regint={self.register_seconds}'
+        else:
+            account += ";regint=0"
+        if self.publish_seconds:
+            account += f";pubint={self.publish_seconds}"
+        return account
+
+    def configuration(self, control_port: int) -> str:
+        """The text of its configuration file."""
+        return _CONFIGURATION.format(sip_port=self.sip_port, control_port=control_port)
 
     async def _connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         async def attempt() -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
@@ -101,16 +115,38 @@ class Baresip:
         request = json.dumps({"command": name, "params": parameters, "token": "t"}).encode()
         self._writer.write(b"%d:%b," % (len(request), request))
         await self._writer.drain()
-        while True:
-            answer = await asyncio.wait_for(self._read_netstring(), 10)
-            if answer.get("response"):
-                return str(answer.get("data", ""))
+        return await asyncio.wait_for(self._answers.get(), 10)
 
-    async def _read_netstring(self) -> dict[str, Any]:
-        length = int((await self._reader.readuntil(b":"))[:-1])
-        body = await self._reader.readexactly(length + 1)
-        loaded: dict[str, Any] = json.loads(body[:-1])
-        return loaded
+    async def expect(self, *types: str, seconds: float = 15.0, parameter: str = "") -> dict[str, Any]:
+        """Return and take the first event of one of these types, now or when it comes; earlier ones are dropped.
+
+        Args:
+            types: names as baresip gives them, `CALL_ESTABLISHED`.
+            parameter: what its `param` must hold.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    for position, event in enumerate(self.events):
+                        if event["type"] in types and parameter in event.get("param", ""):
+                            del self.events[: position + 1]
+                            return event
+                    self._happened.clear()
+                    await self._happened.wait()
+        except TimeoutError:
+            had = [(event["type"], event.get("param", "")) for event in self.events]
+            raise AssertionError(f"baresip: waited {seconds:g} s for {types} {parameter}; had {had}") from None
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                length = int((await reader.readuntil(b":"))[:-1])
+                told: dict[str, Any] = json.loads((await reader.readexactly(length + 1))[:-1])
+                if told.get("response"):
+                    self._answers.put_nowait(str(told.get("data", "")))
+                elif told.get("type") != "CALL_RTCP":  # every few seconds, and nobody waits for one
+                    self.events.append(told)
+                    self._happened.set()
 
     async def send_message(self, to: str, text: str) -> None:
         """Send a pager-mode MESSAGE to a contact (it must be in the contact list)."""
@@ -155,3 +191,5 @@ class Baresip:
         with contextlib.suppress(OSError, AttributeError):
             self._writer.close()
         await self.process.stop()
+        if self._listening is not None:
+            await self._listening

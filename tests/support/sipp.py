@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from tests.support.processes import Process, wait_until
+from tests.support.processes import Process, free_port, wait_until
 
 needs_sipp = pytest.mark.skipif(shutil.which("sipp") is None, reason="SIPp is not installed")
 
@@ -108,8 +108,21 @@ class Sipp:
     transport: str = "udp"
     runs: list[SippRun] = field(default_factory=list)
 
-    async def play(self, scenario: str, *, is_server: bool = False, call_id: str = "") -> SippRun:
-        """Start a scenario (the inside of `<scenario>`) for one call; a server is ready when this returns."""
+    async def play(
+        self,
+        scenario: str,
+        *,
+        is_server: bool = False,
+        call_id: str = "",
+        has_media: bool = False,
+        echoes_media: bool = False,
+    ) -> SippRun:
+        """Start a scenario (the inside of `<scenario>`) for one call; a server is ready when this returns.
+
+        Args:
+            has_media: give it a port for RTP.
+            echoes_media: send back what arrives at `[media_port]`.
+        """
         name = f"sipp-{next(_runs)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{name}.xml"
@@ -122,6 +135,8 @@ class Sipp:
                 *("-timeout", f"{SECONDS + 2}s", "-timeout_error", "-default_behaviors", "none"),
                 *("-trace_msg", "-message_file", str(self.folder / f"{name}.log"), "-message_overwrite", "true"),
                 *(("-cid_str", call_id) if call_id else ()),
+                *(("-mi", self.host, "-mp", str(free_port(host=self.host))) if has_media else ()),
+                *(("-rtp_echo",) if echoes_media else ()),
             ],
             self.folder / f"{name}.out",
             environment={"TERM": "dumb"},

@@ -173,13 +173,23 @@ class XmppPresence:
             self._bus.send(presentity, WatchAnswered(watcher, presentity, is_granted=False))
 
     def _probe(self, watcher: Address, _: str, presentity: Address, __: Element) -> None:
-        """RFC 6121 section 4.3.2: whoever may not see us is told that he is not subscribed."""
+        """RFC 6121 section 4.3.2: whoever may not see us is told that he is not subscribed.
+
+        A server that probes holds a grant of before. If our user has asked for that person, both want the contact:
+        the probe is taken for a request, which is granted, instead of ending what one side keeps (edge case 14).
+        """
         state = self._contacts.state(watcher, presentity)
         self._watcher_availability(watcher, presentity, is_available=True)
         if self._automata.is_automaton(presentity) or state is _ACTIVE:
             self._show(watcher, presentity)
+        elif state is None and self._has_asked_for(presentity, watcher):
+            self._bus.send(presentity, WatchRequested(watcher, presentity, ""))
         elif state is None:
             self._send(presentity, subscription_stanza("unsubscribed", presentity, watcher))
+
+    def _has_asked_for(self, ours: Address, theirs: Address) -> bool:
+        is_hosted = self._people.realm_of(ours.domain) is Realm.BUSINESS_HOSTED
+        return is_hosted and self._contacts.state(ours, theirs) is not None
 
     def _available(self, presentity: Address, resource: str, watcher: Address, stanza: Element) -> None:
         if self._contacts.state(watcher, presentity) is None:

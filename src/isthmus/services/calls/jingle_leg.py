@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from isthmus.errors import PayloadError
 from isthmus.interworking.call_endings import ending_from_jingle, ending_to_jingle
@@ -123,6 +124,17 @@ class JingleLeg:
         """Send events here; what has happened meanwhile follows."""
         self._sink = sink
         self._tell_soon()
+
+    def to_record(self) -> Mapping[str, Any] | None:
+        """Return what the next run needs to end this session."""
+        return {
+            "kind": "jingle",
+            "ours": str(self.ours),
+            "our_jid": self.our_jid,
+            "party": str(self.party),
+            "peer_jid": self.peer_jid,
+            "sid": self.sid,
+        }
 
     def tell(self, event: LegEvent) -> None:
         """Tell the call, in order and never from within one of its own calls to this leg."""

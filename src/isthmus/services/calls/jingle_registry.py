@@ -83,6 +83,10 @@ class JingleRegistry:
         """The living session of this name."""
         return self._sessions.get(name)
 
+    def leg(self, key: str) -> JingleLeg | None:
+        """Return the living session whose leg has this key."""
+        return next((leg for leg in self._sessions.values() if leg.key == key), None)
+
     def is_buried(self, name: SessionName) -> bool:
         """True when the session ended a short while ago."""
         return name in self._tombstones
