@@ -19,7 +19,7 @@ from isthmus.services.calls.jingle_registry import JingleRegistry
 from isthmus.services.calls.jingle_wire import JingleWire
 from isthmus.services.calls.leg import IncomingCall, Leg, LegEnded, LegEvent
 from isthmus.trace import Trace
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, FakeTimer
 from tests.support.xmpp import settle, stanza
 
 NS = "{jabber:component:accept}"
@@ -115,6 +115,17 @@ def trickled(port: int = 50_000, *, mid: str = "audio", ufrag: str = "G4te") -> 
         f"a=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{ufrag}2mD0sWv4pLr8nTb6cHgYk\r\n"
         f"a=candidate:1 1 udp 2130706431 198.51.100.3 {port} typ host\r\n"
     )
+
+
+class PromptClock(FakeClock):
+    """Turns by hand, but what is due at once runs on the next turn of the event loop, as with a real clock."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> FakeTimer:
+        if seconds > 0:
+            return super().call_later(seconds, callback)
+        timer = FakeTimer(callback)
+        asyncio.get_running_loop().call_soon(lambda: timer.callback is not None and timer.callback())
+        return timer
 
 
 class MemoryServer:

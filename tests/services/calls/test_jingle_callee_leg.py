@@ -10,7 +10,6 @@ from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
 from isthmus.services.calls.jingle_door import JingleDoor
 from isthmus.services.calls.jingle_proposal_leg import JingleProposalLeg
 from isthmus.services.calls.leg import LegAccepted, LegEnded
-from tests.support.clock import FakeClock
 from tests.support.jingle_house import (
     ANA,
     ANA_JID,
@@ -23,6 +22,7 @@ from tests.support.jingle_house import (
     Everybody,
     House,
     MemoryServer,
+    PromptClock,
     candidate,
     content,
     reason_of,
@@ -42,28 +42,24 @@ class Play:
 
     def __init__(self) -> None:
         self.server = MemoryServer()
-        self.clock = FakeClock()
+        self.clock = PromptClock()
         self.house = House(self.server, self.clock)
         self.phone = Device(self.server)
         self.laptop = Device(self.server, BEN_LAPTOP)
 
     def direct(self) -> JingleCalleeLeg:
         """A leg to the phone alone."""
-        return JingleCalleeLeg(
-            self.house.around,
-            ours=ANA,
-            our_jid=ANA_JID,
-            party=BEN,
-            peer_jid=BEN_PHONE,
-            device="phone",
-            sink=self.house.ear,
+        leg = JingleCalleeLeg(
+            self.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, peer_jid=BEN_PHONE, device="phone"
         )
+        leg.attach(self.house.ear)
+        return leg
 
     def proposal(self, capabilities: str = "") -> JingleProposalLeg:
         """A leg to all devices."""
-        return JingleProposalLeg(
-            self.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, sink=self.house.ear, capabilities=capabilities
-        )
+        leg = JingleProposalLeg(self.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, capabilities=capabilities)
+        leg.attach(self.house.ear)
+        return leg
 
     async def invite(self, leg: JingleCalleeLeg, *media: str) -> None:
         leg.invite(sdp(*media))

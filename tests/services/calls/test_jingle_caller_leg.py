@@ -14,7 +14,6 @@ from isthmus.services.calls.leg import (
     LegSignalled,
     LegTransferRequested,
 )
-from tests.support.clock import FakeClock
 from tests.support.jingle_house import (
     ANA,
     ANA_JID,
@@ -24,6 +23,7 @@ from tests.support.jingle_house import (
     Device,
     House,
     MemoryServer,
+    PromptClock,
     candidate,
     content,
     reason_of,
@@ -40,7 +40,7 @@ class Play:
 
     def __init__(self) -> None:
         self.server = MemoryServer()
-        self.clock = FakeClock()
+        self.clock = PromptClock()
         self.house = House(self.server, self.clock)
         self.ben = Device(self.server)
 

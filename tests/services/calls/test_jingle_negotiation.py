@@ -16,7 +16,6 @@ from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
 from isthmus.services.calls.jingle_leg import JingleLeg
 from isthmus.services.calls.jingle_wishes import wish_behind
 from isthmus.services.calls.leg import LegAnswered, LegEnded, LegOffered, LegOfferRefused
-from tests.support.clock import FakeClock
 from tests.support.jingle_house import (
     ANA,
     ANA_JID,
@@ -26,6 +25,7 @@ from tests.support.jingle_house import (
     Device,
     House,
     MemoryServer,
+    PromptClock,
     candidate,
     content,
     reason_of,
@@ -45,7 +45,7 @@ class Play:
 
     def __init__(self) -> None:
         self.server = MemoryServer()
-        self.clock = FakeClock()
+        self.clock = PromptClock()
         self.house = House(self.server, self.clock)
         self.ben = Device(self.server)
         self.leg: JingleLeg
@@ -70,9 +70,9 @@ class Play:
             party=BEN,
             peer_jid=BEN_PHONE,
             device="phone",
-            sink=self.house.ear,
         )
         self.leg, self.sid = leg, leg.sid
+        leg.attach(self.house.ear)
         leg.invite(sdp())
         await settle()
         await self.ben.accepted("session-accept", self.sid, content(transported=ANSWER))

@@ -27,7 +27,6 @@ from isthmus.services.calls.jingle_states import (
 )
 from isthmus.services.calls.leg import LegEnded, LegSignal
 from isthmus.xmpp.jingle import ACTIONS
-from tests.support.clock import FakeClock
 from tests.support.jingle_house import (
     ANA,
     ANA_JID,
@@ -37,6 +36,7 @@ from tests.support.jingle_house import (
     Device,
     House,
     MemoryServer,
+    PromptClock,
     candidate,
     content,
     sdp,
@@ -164,7 +164,7 @@ class World:
 
     def __init__(self) -> None:
         self.server = MemoryServer()
-        self.clock = FakeClock()
+        self.clock = PromptClock()
         self.house = House(self.server, self.clock)
         self.ben = Device(self.server)
         self.other = Device(self.server, BEN_LAPTOP)
@@ -183,17 +183,18 @@ class World:
     async def callee(self, *, is_answered: bool) -> None:
         leg = JingleCalleeLeg(
             self.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, peer_jid=BEN_PHONE, device="phone",
-            sink=self.house.ear,
         )  # fmt: skip
         self.leg, self.sid = leg, leg.sid
+        leg.attach(self.house.ear)
         leg.invite(sdp())
         await settle()
         if is_answered:
             await self.ben.accepted("session-accept", self.sid, INNER["answer"])
 
     async def proposal(self, *, is_answered: bool) -> None:
-        leg = JingleProposalLeg(self.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, sink=self.house.ear)
+        leg = JingleProposalLeg(self.house.around, ours=ANA, our_jid=ANA_JID, party=BEN)
         self.leg, self.sid = leg, leg.sid
+        leg.attach(self.house.ear)
         leg.invite(sdp())
         await settle()
         if is_answered:

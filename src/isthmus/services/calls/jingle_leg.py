@@ -6,8 +6,6 @@ in a call are `JingleNegotiation`'s affair. What arrives is sorted by the table 
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +33,7 @@ from isthmus.services.calls.leg import (
     LegSink,
     LegTransferRequested,
 )
+from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.trace import Trace
 from isthmus.xmpp.jingle import Jingle
 
@@ -93,9 +92,8 @@ class JingleLeg:
         self.around = around
         self.media = JingleMedia(is_initiator=is_initiator)
         self._negotiation = JingleNegotiation(self)
-        self._sink: LegSink | None = None
-        self._events: deque[LegEvent] = deque()
-        self._is_telling = False
+        self._outbox = Outbox(around.clock)
+        self._outbox.leg = self
         self._has_session = False
         self._ping_timer: TimerHandle | None = None
         self._answers_pings = False
@@ -121,9 +119,12 @@ class JingleLeg:
     # --- events ---
 
     def attach(self, sink: LegSink) -> None:
-        """Send events here; what has happened meanwhile follows."""
-        self._sink = sink
-        self._tell_soon()
+        """Send events here; what has happened meanwhile follows at once."""
+        self._outbox.attach(sink)
+
+    def tell(self, event: LegEvent) -> None:
+        """Tell the call, in a later turn: what came is acknowledged first."""
+        self._outbox.tell_later(event)
 
     def to_record(self) -> Mapping[str, Any] | None:
         """Return what the next run needs to end this session."""
@@ -135,22 +136,6 @@ class JingleLeg:
             "peer_jid": self.peer_jid,
             "sid": self.sid,
         }
-
-    def tell(self, event: LegEvent) -> None:
-        """Tell the call, in order and never from within one of its own calls to this leg."""
-        self._events.append(event)
-        self._tell_soon()
-
-    def _tell_soon(self) -> None:
-        if self._events and self._sink is not None and not self._is_telling:
-            self._is_telling = True
-            asyncio.get_running_loop().call_soon(self._tell_all)
-
-    def _tell_all(self) -> None:
-        self._is_telling = False
-        assert self._sink is not None, "nobody is told before `attach`"
-        while self._events:
-            self._sink(self, self._events.popleft())
 
     # --- what the peer sends ---
 
