@@ -24,7 +24,6 @@ from isthmus.services.calls.jingle_registry import JingleRegistry, SessionName
 from isthmus.services.calls.jingle_states import SessionState, Verdict, verdict_on
 from isthmus.services.calls.jingle_wire import Answered, IqOutcome, JingleWire
 from isthmus.services.calls.leg import (
-    LegCandidates,
     LegDigit,
     LegEnded,
     LegEvent,
@@ -101,7 +100,7 @@ class JingleLeg:
         self._received: dict[str, Callable[[Jingle], IqRefusal | None]] = {
             "session-info": self._information,
             "session-terminate": self._terminated,
-            "transport-info": self._transport_information,
+            "transport-info": self._negotiation.receive_transport,
             **dict.fromkeys(ANSWERS, self._negotiation.receive_answer),
             **dict.fromkeys(CHANGES, self._negotiation.receive_change),
         }
@@ -195,14 +194,6 @@ class JingleLeg:
     def _transfer_progressed(self, status: int, _ending: Ending | None) -> None:
         # XEP-0251 has no progress; the session ends with success when the transfer did.
         self.note(f"transfer: {status}")
-
-    def _transport_information(self, jingle: Jingle) -> IqRefusal | None:
-        if self._negotiation.take_restart(jingle):
-            return None
-        fragment = self.media.candidates_received(jingle)
-        if fragment is not None:
-            self.tell(LegCandidates(fragment))
-        return None
 
     def peer_rings(self) -> None:
         """The peer's device alerts somebody; of interest towards a callee only."""
