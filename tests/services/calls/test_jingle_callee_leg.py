@@ -27,11 +27,12 @@ from tests.support.jingle_house import (
     content,
     reason_of,
     sdp,
+    settle,
     transport,
     trickled,
     video,
 )
-from tests.support.xmpp import settle, stanza
+from tests.support.xmpp import stanza
 
 ANSWER = content(transported=transport("an5w", setup="active"))
 CAPS = "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:x' ver='y'/>"

@@ -28,11 +28,11 @@ from tests.support.jingle_house import (
     content,
     reason_of,
     sdp,
+    settle,
     transport,
     trickled,
     video,
 )
-from tests.support.xmpp import settle
 
 
 class Play:

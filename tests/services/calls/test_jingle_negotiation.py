@@ -30,11 +30,11 @@ from tests.support.jingle_house import (
     content,
     reason_of,
     sdp,
+    settle,
     transport,
     trickled,
     video,
 )
-from tests.support.xmpp import settle
 
 INFO = "urn:xmpp:jingle:apps:rtp:info:1"
 ANSWER = transport("an5w", setup="active")

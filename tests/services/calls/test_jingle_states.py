@@ -40,11 +40,11 @@ from tests.support.jingle_house import (
     candidate,
     content,
     sdp,
+    settle,
     transport,
     trickled,
     video,
 )
-from tests.support.xmpp import settle
 
 WAITING = [SessionState.INITIATED, SessionState.PENDING, SessionState.RINGING]
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # A person may have to be asked whether the camera goes on; the other side's re-INVITE cannot wait for ever.
 ANSWER_SECONDS = 60.0
+# An action that crossed ours and goes first is on its way; longer than this no two servers hold it back.
+YIELD_SECONDS = 2.0
 # Changes of the peer that wait for the call; a person does not press buttons faster than this.
 MAXIMUM_WAITING = 16
 
@@ -66,10 +68,12 @@ class JingleNegotiation:
         self._theirs: deque[PeerChange] = deque()
         self._offered: PeerChange | None = None
         self._timer: TimerHandle | None = None
+        self._yielding: TimerHandle | None = None
 
     def close(self) -> None:
         """The leg is over."""
         self._finish_ours()
+        self._stop_yielding()
         self._offered = self._next_offer = None
         self._theirs.clear()
 
@@ -78,7 +82,7 @@ class JingleNegotiation:
         while self._ours is None and self._offered is None and self._leg.state is SessionState.ACTIVE:
             if self._theirs:
                 self._offer_theirs(self._theirs.popleft())
-            elif self._next_offer is not None:
+            elif self._next_offer is not None and self._yielding is None:
                 offer, self._next_offer = self._next_offer, None
                 self._start(offer)
             else:
@@ -143,12 +147,23 @@ class JingleNegotiation:
         if change.has_lost_tie and "content-add" in change.actions:
             self._leg.tell(LegOfferRefused(_GLARE))  # with the peer's media there are more than it speaks of
         elif change.has_lost_tie:
-            # Again when the peer's change is done, unless the call wants something else by then.
+            # Again when the peer's change, which may still be on its way, is done: `senders` is one word for both.
             self._next_offer = self._next_offer or change.offer
+            if not self._theirs:
+                self._yielding = self._leg.around.clock.call_later(YIELD_SECONDS, self._yielded)
         elif change.refusal is not None:
             self._leg.tell(LegOfferRefused(change.refusal))
         else:
             self._leg.tell(LegAnswered(answer))
+
+    def _yielded(self) -> None:
+        self._yielding = None
+        self._go_on()
+
+    def _stop_yielding(self) -> None:
+        if self._yielding is not None:
+            self._yielding.cancel()
+            self._yielding = None
 
     def _answer_to(self, change: OurChange) -> SessionDescription:
         """Note what both sides have come to, and return the peer's part of it. Raises SdpError."""
@@ -254,6 +269,7 @@ class JingleNegotiation:
 
     def _offer_theirs(self, change: PeerChange) -> None:
         """Offer a change to the call, unless it is impossible, or ends the session."""
+        self._stop_yielding()
         try:
             change.remote = self._remote_with(change)
         except SdpError as error:
