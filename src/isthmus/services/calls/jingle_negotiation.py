@@ -98,6 +98,10 @@ class JingleNegotiation:
 
     def _start(self, offer: SessionDescription) -> None:
         local, remote = self._media.both
+        if len(offer.media) < len(local.media):
+            # Made before the peer added media: it speaks of a session that is no more (RFC 3264 section 8).
+            self._leg.tell(LegOfferRefused(_GLARE))
+            return
         self._wishes.learn(self._media.names, local, remote)
         names = content_names(offer)
         self._wishes.ours_offered(names, offer)
@@ -133,6 +137,12 @@ class JingleNegotiation:
             own = "initiator" if self._media.is_initiator else "responder"
             self._media.creators.update(dict.fromkeys(names_in(jingle), own))
         self._leg.request(jingle, partial(self._change_answered, change))
+        crossed = next((theirs for theirs in self._theirs if theirs.kind == RESTART), None)
+        if change.is_restarting and crossed is not None and crossed.jingle is not None:
+            # Two restarts are each other's answer.
+            self._theirs.remove(crossed)
+            self._media.remote = self._after(crossed.jingle)
+            change.is_restarting = False
 
     def _change_answered(self, change: OurChange, outcome: IqOutcome) -> None:
         change.answered(outcome)
