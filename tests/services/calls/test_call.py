@@ -27,7 +27,7 @@ from isthmus.services.calls.leg import (
     LegSignal,
     LegSignalled,
 )
-from isthmus.services.calls.media_path import MediaPaths, PathKind, media_in_use
+from isthmus.services.calls.media_path import PathKind, media_in_use
 from isthmus.services.calls.ringing import Ring
 from isthmus.trace import Trace
 from tests.support.clock import FakeClock
@@ -82,7 +82,7 @@ class House(CallWatcher):
             "c1",
             IncomingCall(self.caller, BEN, ANA, said),
             terms or CallTerms(),
-            paths=MediaPaths(self.relay if has_relay else None),
+            relay=self.relay if has_relay else None,
             watcher=self,
             clock=self.clock,
             trace=Trace(self.clock.wall),
@@ -133,7 +133,9 @@ async def test_the_first_device_that_answers_gets_the_call_and_the_others_are_to
     assert media_in_use(house.caller.last("accept")) == ("audio",)
     await house.tell(house.caller, LegConfirmed())
     assert house.seen == ["ringing", "talking"]
-    assert len(house.relay.open_sessions) == 1, "the relay sessions of the others are freed"
+    assert [operation for operation in house.relay.operations if operation.startswith("drop")] == [
+        f"drop 1 {leg.key}" for leg in (one, three)
+    ]
 
 
 async def test_an_answer_that_crosses_our_cancel_is_hung_up(house: House) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from isthmus.errors import IsthmusError
 from isthmus.model import EndCause, Ending, MediaForm, Origin
-from isthmus.ports import MediaQuality
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import Leg, LegSink
-from isthmus.services.calls.media_path import MediaPath, MediaPaths, NoPathError, PathKind
+from isthmus.services.calls.media_path import CallMedia, MediaPath, NoPathError, PathKind
 from isthmus.services.calls.ringing import Ring
 
 _log = structlog.get_logger(__name__)
@@ -55,23 +54,19 @@ class Branches:
         refusals: how those ended that will not answer.
     """
 
-    def __init__(
-        self, end: Leg, paths: MediaPaths, wanted: PathKind, sink: LegSink, on_dead: Callable[[], None]
-    ) -> None:
+    def __init__(self, end: Leg, media: CallMedia, wanted: PathKind, sink: LegSink) -> None:
         """Prepare.
 
         Args:
             end: the leg that is to be connected to whoever answers.
-            paths: ways for media.
+            media: ways for media.
             wanted: what policy says of them.
             sink: takes the legs' events.
-            on_dead: is told when a relay has heard no media for too long.
         """
         self._end = end
-        self._paths = paths
+        self._media = media
         self._wanted = wanted
         self._sink = sink
-        self._on_dead = on_dead
         self._ringing: dict[str, Branch] = {}
         self.refusals: list[Ending] = []
 
@@ -98,13 +93,10 @@ class Branches:
         while left:
             form, left = left[0], left[1:]
             leg = ring.make(form)
-            path: MediaPath | None = None
             try:
-                path = self._paths.choose(self._end.form, form, self._wanted, self._on_dead)
+                path = self._media.choose(self._end.form, form, self._wanted)
                 told = await path.offer(offer, by=self._end, to=leg)
             except (IsthmusError, NoPathError) as error:
-                if path is not None:
-                    await path.close()
                 origin = Origin.POLICY if self._wanted is PathKind.DIRECT else Origin.LOCAL
                 self.refusals.append(Ending(EndCause.OVERLOADED, str(error), origin))
                 continue
@@ -116,7 +108,7 @@ class Branches:
     async def ended(self, leg: Leg, ending: Ending, offer: SessionDescription) -> bool:
         """A device will not answer; try its next form where it was about the media. True when it rings again."""
         branch = self.pop(leg)
-        await branch.path.close()
+        await self._media.drop(leg)
         if ending.cause in (EndCause.MEDIA_MISMATCH, EndCause.SECURITY) and branch.forms_left:
             before = len(self._ringing)
             await self.ring(branch.ring, offer, branch.forms_left)
@@ -129,7 +121,7 @@ class Branches:
         ringing, self._ringing = self._ringing, {}
         for branch in ringing.values():
             branch.leg.cancel(ending)
-            asyncio.ensure_future(branch.path.close()).add_done_callback(_closed)
+            asyncio.ensure_future(self._media.drop(branch.leg)).add_done_callback(_dropped)
 
     def best_refusal(self) -> Ending:
         """Return the refusal that tells the caller most: what a person did before what a machine could not."""
@@ -162,6 +154,6 @@ _RANK = {
 }
 
 
-def _closed(done: asyncio.Future[tuple[MediaQuality, ...]]) -> None:
+def _dropped(done: asyncio.Future[None]) -> None:
     if not done.cancelled() and done.exception() is not None:
-        _log.error("a media path did not close", exc_info=done.exception())
+        _log.error("a device was not taken out of the relay", exc_info=done.exception())

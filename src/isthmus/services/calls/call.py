@@ -16,7 +16,7 @@ import structlog
 
 from isthmus.errors import IsthmusError
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
-from isthmus.ports import Clock, MediaQuality, TimerHandle
+from isthmus.ports import Clock, MediaQuality, MediaRelay, TimerHandle
 from isthmus.sdp.offer_answer import form_of, template_offer
 from isthmus.services.calls.branches import Branches
 from isthmus.services.calls.call_events import (
@@ -48,7 +48,7 @@ from isthmus.services.calls.leg import (
     LegSignalled,
     LegTransferRequested,
 )
-from isthmus.services.calls.media_path import MediaPath, MediaPaths, NoPathError, PathKind, media_in_use, without
+from isthmus.services.calls.media_path import CallMedia, MediaPath, NoPathError, PathKind, media_in_use, without
 from isthmus.services.calls.negotiation import Negotiation
 from isthmus.services.calls.ringing import Ring
 from isthmus.trace import Trace
@@ -88,7 +88,7 @@ class Call:
         started_at, answered_at, ended_at: Unix seconds; None for what has not happened.
         ending: why it ended.
         media: kinds of media in use; barred: kinds that may not be used.
-        path: the way of the media, once somebody answered; path_kind: how it goes.
+        ways: finds ways for media; path: the one in use, once somebody answered; path_kind: how it goes.
         device: which device answered.
         counted: what the relay counted.
         negotiation: offers and answers of the two ends.
@@ -100,7 +100,7 @@ class Call:
         incoming: IncomingCall,
         terms: CallTerms,
         *,
-        paths: MediaPaths,
+        relay: MediaRelay | None,
         watcher: CallWatcher,
         clock: Clock,
         trace: Trace,
@@ -128,7 +128,8 @@ class Call:
         self._offer = incoming.offer or template_offer(MediaForm.RTP, audio=True, video="video" not in terms.barred)
         # Nobody can answer a template directly: the relay stands in for the caller until it says where it is.
         wanted = PathKind.RELAYED if self._is_late_offer else terms.path
-        self._branches = Branches(self.caller_leg, paths, wanted, self.leg_event, self._relay_lost)
+        self.ways = CallMedia(relay, self._relay_lost)
+        self._branches = Branches(self.caller_leg, self.ways, wanted, self.leg_event)
         self._watcher = watcher
         self._clock = clock
         self._trace = trace
@@ -310,9 +311,14 @@ class Call:
     # --- candidates ---
 
     async def _candidates_of_caller(self, _leg: Leg, event: LegCandidates) -> None:
+        is_relay_told = False
         for branch in self._branches.all():
+            if branch.path.kind is PathKind.RELAYED and is_relay_told:
+                continue
             passed_on = await branch.path.add_candidates(event.fragment, by=self.caller_leg)
-            if passed_on is not None:
+            if passed_on is None:
+                is_relay_told = True
+            else:
                 branch.leg.add_candidates(passed_on)
 
     async def _hold_candidates(self, leg: Leg, event: LegCandidates) -> None:
@@ -367,9 +373,8 @@ class Call:
         """Another leg takes the place of one of ours (RFC 5589, RFC 3891)."""
         if event.old not in self.legs:
             event.new.hang_up(Ending(EndCause.FAILED, "The call was over already.", Origin.LOCAL))
-            await event.path.close()
             return
-        remaining, old_path = self.other(event.old), self.media_path
+        remaining = self.other(event.old)
         if event.old is self.caller_leg:
             gone, self.caller_leg, self.caller = self.caller, event.new, event.party
         else:
@@ -379,7 +384,7 @@ class Call:
         event.old.hang_up(Ending(EndCause.TRANSFERRED, "", Origin.LOCAL))
         await self.negotiation.replace(event.new, remaining, event.description, event.told)
         self.note(f"{event.old.key} is replaced by {event.new.key}, media {self.path_kind.value}")
-        await old_path.close()
+        await self.ways.drop(event.old)
         self._watcher.replaced(self, gone, event.party)
 
     async def _let_go(self, _leg: None, event: LegTaken) -> None:
@@ -411,8 +416,7 @@ class Call:
                 self.caller_leg.hang_up(ending)
         if self.callee_leg is not None and ended is not self.callee_leg:
             self.callee_leg.hang_up(ending)
-        if self.path is not None:
-            self.counted = await self.path.close()
+        self.counted = await self.ways.close()
         self.note(f"ended: {ending.cause.value}{f' ({ending.text})' if ending.text else ''}", rule=ending.rule)
         self._watcher.ended(self)
         self._over.set()

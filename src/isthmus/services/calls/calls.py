@@ -28,7 +28,6 @@ from isthmus.services.calls.admission import CallAdmission, Policing, Relations
 from isthmus.services.calls.call import Call, CallWatcher
 from isthmus.services.calls.call_events import CallTerms
 from isthmus.services.calls.leg import IncomingCall, Leg, LegTransferRequested
-from isthmus.services.calls.media_path import MediaPaths
 from isthmus.services.calls.records import CallRecords
 from isthmus.services.calls.ringing import Invitation, Ring, Ringer
 from isthmus.services.calls.transfer import DialogName, Transfers
@@ -76,7 +75,7 @@ class Calls(CallWatcher):
         self._clock = clock
         self._trace = trace
         self._settings = settings
-        self._paths = MediaPaths(relay)
+        self._relay = relay
         self._presence = presence
         self._records = records
         self._metrics = metrics or Metrics()
@@ -88,7 +87,6 @@ class Calls(CallWatcher):
         self._is_closing = False
         self.live: dict[str, Call] = {}
         self._transfers = Transfers(
-            self._paths,
             clock,
             trace,
             self.live,
@@ -128,7 +126,7 @@ class Calls(CallWatcher):
         self._start(call_id, incoming, terms)
 
     def _start(self, call_id: str, incoming: IncomingCall, terms: CallTerms) -> None:
-        call = Call(call_id, incoming, terms, paths=self._paths, watcher=self, clock=self._clock, trace=self._trace)
+        call = Call(call_id, incoming, terms, relay=self._relay, watcher=self, clock=self._clock, trace=self._trace)
         self.live[call_id] = call
         for person in {call.caller, call.callee}:
             self._in_calls[person] += 1

@@ -1,7 +1,9 @@
 """The way of the media between two legs: direct, or through a relay.
 
 Direct: descriptions pass unchanged, and our servers carry no media; both ends must speak ICE and DTLS-SRTP.
-Relayed: every description is rewritten by the relay, which translates between the two forms.
+Relayed: every description is rewritten by the relay, which translates between the two forms. A call has one session in
+one relay, whoever rings in it: the caller then sees one end, with one set of keys, from the first ring on. (A relay
+greets an offerer with DTLS as soon as it has its offer; two sessions would greet it twice.)
 Media that policy bars are offered with port zero: the sections keep their places, so that what is said later about any
 of them still means the same one at both ends (RFC 3264 section 8).
 """
@@ -39,7 +41,7 @@ class End(Protocol):
 
 
 class MediaPath(Protocol):
-    """Carries descriptions from one leg to the other. Its operations are made one after the other."""
+    """Carries descriptions from one leg to the other. The operations of one call are made one after the other."""
 
     kind: PathKind
 
@@ -51,12 +53,6 @@ class MediaPath(Protocol):
 
     async def add_candidates(self, fragment: SessionDescription, *, by: End) -> SessionDescription | None:
         """Take trickled candidates; what comes back is for the other leg (None: the relay keeps them)."""
-
-    async def quality(self) -> tuple[MediaQuality, ...]:
-        """What was counted so far; empty for direct media."""
-
-    async def close(self) -> tuple[MediaQuality, ...]:
-        """Give it up; returns the last counters. Never raises."""
 
 
 class DirectPath:
@@ -75,14 +71,6 @@ class DirectPath:
     async def add_candidates(self, fragment: SessionDescription, *, by: End) -> SessionDescription | None:
         """Pass them on."""
         return fragment
-
-    async def quality(self) -> tuple[MediaQuality, ...]:
-        """Nobody counts what we do not carry."""
-        return ()
-
-    async def close(self) -> tuple[MediaQuality, ...]:
-        """Nothing is held."""
-        return ()
 
 
 class RelayedPath:
@@ -106,36 +94,30 @@ class RelayedPath:
         await self._session.add_candidates(fragment, by=by.key)
         return None
 
-    async def quality(self) -> tuple[MediaQuality, ...]:
-        """Ask the relay."""
-        return await self._session.quality()
-
-    async def close(self) -> tuple[MediaQuality, ...]:
-        """Free the relay's ports."""
-        return await self._session.delete()
-
 
 class NoPathError(Exception):
     """No way for media that policy and both ends allow; the text says why."""
 
 
-class MediaPaths:
-    """Chooses the path of each pair of legs.
+class CallMedia:
+    """The media of one call: its paths, and its session in a relay as soon as one of them needs it.
 
     Args:
         relay: the relays; None when there are none.
+        on_dead: called once when the relay is lost or has heard no media for too long.
     """
 
-    def __init__(self, relay: MediaRelay | None) -> None:
+    def __init__(self, relay: MediaRelay | None, on_dead: Callable[[], None]) -> None:
         self._relay = relay
+        self._on_dead = on_dead
+        self._session: RelaySession | None = None
 
-    def choose(self, one: MediaForm, other: MediaForm, wanted: PathKind, on_dead: Callable[[], None]) -> MediaPath:
+    def choose(self, one: MediaForm, other: MediaForm, wanted: PathKind) -> MediaPath:
         """Return a path between ends of these forms.
 
         Args:
             one, other: what the ends speak.
             wanted: what policy says.
-            on_dead: called once when the relay is lost or has heard no media for too long.
 
         Raises:
             NoPathError: there is none.
@@ -143,14 +125,23 @@ class MediaPaths:
         """
         can_be_direct = one is other and (one is MediaForm.WEBRTC or wanted is PathKind.DIRECT)
         if wanted is PathKind.DIRECT and not can_be_direct:
-            raise NoPathError(
-                f"policy wants direct media, but one device speaks {one.value} and the other {other.value}"
-            )
+            raise NoPathError(f"policy wants direct media, but the devices speak {one.value} and {other.value}")
         if can_be_direct and wanted is not PathKind.RELAYED:
             return DirectPath()
-        if self._relay is None:
-            raise NoPathError("the two devices need a media relay, and none is configured")
-        return RelayedPath(self._relay.open(on_dead))
+        if self._session is None:
+            if self._relay is None:
+                raise NoPathError("the two devices need a media relay, and none is configured")
+            self._session = self._relay.open(self._on_dead)
+        return RelayedPath(self._session)
+
+    async def drop(self, end: End) -> None:
+        """Take an end out that left while the others go on. Never raises."""
+        if self._session is not None:
+            await self._session.drop(end.key)
+
+    async def close(self) -> tuple[MediaQuality, ...]:
+        """Free the relay's ports; returns its last counters. Never raises."""
+        return () if self._session is None else await self._session.delete()
 
 
 def without(sdp: SessionDescription, barred: Collection[str]) -> SessionDescription:

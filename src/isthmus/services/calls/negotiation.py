@@ -158,7 +158,10 @@ class Negotiation:
             offer = await self._offer_to(remaining, description, by=new)
         else:
             self.told[new.key] = told
+            known = self.told.get(remaining.key)
             offer = await self._answer_to(remaining, description, by=new)
+            if known is not None and is_same_media(offer, known):
+                return  # a relay has the same place for everybody at the other end
         remaining.offer(offer)
 
     async def bar(self) -> None:

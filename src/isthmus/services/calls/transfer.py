@@ -31,7 +31,7 @@ from isthmus.services.calls.leg import (
     LegRinging,
     LegTransferRequested,
 )
-from isthmus.services.calls.media_path import MediaPath, MediaPaths, NoPathError, PathKind, without
+from isthmus.services.calls.media_path import MediaPath, NoPathError, PathKind, without
 from isthmus.services.calls.ringing import Invitation, Ring
 from isthmus.trace import Trace
 
@@ -44,7 +44,6 @@ class Transfers:
     """Carries out what `LegTransferRequested` asks for.
 
     Args:
-        paths: ways for media.
         live: calls that are not over, by id.
         admit: terms of a call of the remaining person with the target, or why there may be none.
         rings_of: the devices of the target, or why nothing can be rung.
@@ -54,7 +53,6 @@ class Transfers:
 
     def __init__(
         self,
-        paths: MediaPaths,
         clock: Clock,
         trace: Trace,
         live: Mapping[str, Call],
@@ -64,7 +62,6 @@ class Transfers:
         find_leg: Callable[[DialogName], Leg | None],
         shown_as: Callable[[Address, Address, Address], Address],
     ) -> None:
-        self._paths = paths
         self._clock = clock
         self._trace = trace
         self._live = live
@@ -95,7 +92,7 @@ class Transfers:
             return Ending(EndCause.FORBIDDEN, "", Origin.POLICY, "replaces.stranger")
         remaining = call.other(leg)
         try:
-            path = self._paths.choose(incoming.leg.form, remaining.form, PathKind.RELAYED, _ended_by_relay(call))
+            path = call.ways.choose(incoming.leg.form, remaining.form, PathKind.RELAYED)
         except (IsthmusError, NoPathError) as error:
             return Ending(EndCause.OVERLOADED, str(error), Origin.LOCAL)
         incoming.leg.attach(call.leg_event)
@@ -117,7 +114,7 @@ class Transfers:
             event.progress(0, terms)
             return
         rings = self._rings_of(Invitation(shown, event.target, said), terms)
-        _Attempt(call, leg, event, terms, paths=self._paths, clock=self._clock).begin(rings, said)
+        _Attempt(call, leg, event, terms, clock=self._clock).begin(rings, said)
 
     # --- attended ---
 
@@ -136,7 +133,7 @@ class Transfers:
         if isinstance(terms, Ending):
             event.progress(0, terms)
             return
-        _Join(call, leg, event, second, partner, paths=self._paths).begin()
+        _Join(call, leg, event, second, partner).begin()
 
     def _call_of(self, leg: Leg) -> Call | None:
         return next((call for call in self._live.values() if leg in call.legs), None)
@@ -145,17 +142,12 @@ class Transfers:
         self._trace.decision(f"{call}: {text}", people=call.people, call_id=call.id, rule=rule)
 
 
-def _ended_by_relay(call: Call) -> Callable[[], None]:
-    return lambda: call.end(Ending(EndCause.CONNECTIVITY, "No media are coming any more.", Origin.LOCAL))
-
-
 class _Step:
     """What both kinds of transfer share: events are worked off one after the other, and failures are told."""
 
-    def __init__(self, call: Call, leg: Leg, event: LegTransferRequested, paths: MediaPaths) -> None:
+    def __init__(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
         self.call, self.leg, self.event = call, leg, event
         self.remaining = call.other(leg)
-        self._paths = paths
         self._work: asyncio.Future[None] | None = None
         self.is_done = False
 
@@ -188,16 +180,14 @@ class _Step:
 
     def choose_path(self, other: Leg) -> MediaPath:
         """Through a relay, always. Raises RelayError, NoPathError."""
-        return self._paths.choose(self.remaining.form, other.form, PathKind.RELAYED, _ended_by_relay(self.call))
+        return self.call.ways.choose(self.remaining.form, other.form, PathKind.RELAYED)
 
 
 class _Attempt(_Step):
     """Rings the target of a blind transfer."""
 
-    def __init__(
-        self, call: Call, leg: Leg, event: LegTransferRequested, terms: CallTerms, *, paths: MediaPaths, clock: Clock
-    ) -> None:
-        super().__init__(call, leg, event, paths)
+    def __init__(self, call: Call, leg: Leg, event: LegTransferRequested, terms: CallTerms, *, clock: Clock) -> None:
+        super().__init__(call, leg, event)
         self._terms = terms
         self._clock = clock
         self._timer: TimerHandle | None = None
@@ -244,7 +234,7 @@ class _Attempt(_Step):
         found = self._ringing.pop(leg.key, None)
         if found is None:
             return
-        await found[1].close()
+        await self.call.ways.drop(leg)
         self._refusals.append(event.ending)
         if not self._ringing:
             await self._stop_ringing(event.ending)
@@ -258,18 +248,16 @@ class _Attempt(_Step):
         if self._timer is not None:
             self._timer.cancel()
         ringing, self._ringing = self._ringing, {}
-        for leg, path, _ in ringing.values():
+        for leg, _, _ in ringing.values():
             leg.cancel(ending)
-            await path.close()
+            await self.call.ways.drop(leg)
 
 
 class _Join(_Step):
     """Connects the partners of two calls of the same person."""
 
-    def __init__(
-        self, call: Call, leg: Leg, event: LegTransferRequested, second: Call, partner: Leg, *, paths: MediaPaths
-    ) -> None:
-        super().__init__(call, leg, event, paths)
+    def __init__(self, call: Call, leg: Leg, event: LegTransferRequested, second: Call, partner: Leg) -> None:
+        super().__init__(call, leg, event)
         self._second = second
         self._partner = partner
         self._path: MediaPath | None = None
@@ -303,7 +291,6 @@ class _Join(_Step):
                 self.run(self._give_back(event.ending))
 
     async def _give_back(self, ending: Ending) -> None:
-        assert self._path is not None
         self._partner.attach(self._second.leg_event)
-        await self._path.close()
+        await self.call.ways.drop(self._partner)
         self.fail(ending)
