@@ -174,7 +174,11 @@ class TestPresence:
 
     async def test_of_a_contact_is_asked_for_when_nothing_is_known(self, world: World) -> None:
         world.are_contacts = True
-        world.bus.register(PresencePolled, lambda *_: world.client("phone", *CALLS) and None)
+
+        def answer_probe(_address: Address, _event: PresencePolled) -> None:
+            world.client("phone", *CALLS)
+
+        world.bus.register(PresencePolled, answer_probe)
         assert await world.plan() == RingPlan(proposes=False, resources=("phone",))
         assert world.polled == [BEN]
 

@@ -204,11 +204,11 @@ class JingleDoor:
 
 def _returned(stanza: Element) -> JingleMessage | None:
     """Return the message that came back as an error; servers leave its content out."""
-    kind, _, sid = stanza.get("id", "").partition("-")
+    sid = stanza.get("id", "").partition("-")[2]
     if stanza.get("type") != "error" or not 0 < len(sid) <= MAXIMUM_SID:
         return None
-    message = {"propose": Propose(sid, ()), "proceed": Proceed(sid)}.get(kind)
-    return message if message is not None and stanza.get("id") == returned_id(message) else None
+    messages: tuple[JingleMessage, ...] = (Propose(sid, ()), Proceed(sid))
+    return next((message for message in messages if stanza.get("id") == returned_id(message)), None)
 
 
 def _usable_offer(leg: JingleCallerLeg, jingle: Jingle) -> SessionDescription | None:
