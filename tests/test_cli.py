@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -113,6 +114,31 @@ def test_domains_are_also_called_providers(command: Command) -> None:
     command.ok("domain", "remove", "bad.example")
 
 
+def test_contact_lists_of_an_older_federation_are_imported(command: Command, tmp_path: Path) -> None:
+    command.ok("user", "add", ANA, "--generate")
+    lists = tmp_path / "contacts.txt"
+    people = "".join(f"{ANA}, p{number}%people.test@gw.corp.test\n" for number in range(150))
+    lists.write_text(f"# from the old server\n\n{ANA}\tben(people.test)@msn.com\n{people}", encoding="utf-8-sig")
+    arguments = ("contact", "import", str(lists), "--gateway", "gw.corp.test")
+    assert command.ok(*arguments, "--dry-run") == "would be: 151 asked, 0 granted, 0 there already, 0 refused\n"
+    assert command.ok(*arguments) == "151 asked, 0 granted, 0 there already, 0 refused\n"
+    assert {row["outcome"] for row in command.json(*arguments)} == {"there already"}
+    assert "waits for the peer's answer" in command.ok("contact", "list", ANA)
+
+
+def test_what_an_import_cannot_take_is_named_and_a_torn_file_changes_nothing(command: Command) -> None:
+    command.ok("user", "add", ANA, "--generate")
+    result = command.run("contact", "import", "-", stdin=f"{ANA} {BEN}\nold@corp.test {BEN}\n")
+    assert result.exit_code == 64
+    assert f"old@corp.test {BEN}: there is no user old@corp.test" in result.stdout
+    assert "1 of 2 contacts could not be taken over" in result.stderr
+    torn = command.run("contact", "import", "-", stdin=f"{ANA} eva@people.test\n{ANA}\n")
+    assert torn.exit_code == 64
+    assert "line 2 of - is no pair" in torn.stderr
+    assert "eva@people.test" not in command.ok("contact", "list")
+    assert "cannot be read" in command.run("contact", "import", "no-such-file").stderr
+
+
 def test_errors_are_one_sentence_with_a_remedy_and_an_exit_code(command: Command) -> None:
     refused = command.run("contact", "approve", ANA, BEN)
     assert refused.exit_code == 69
@@ -205,3 +231,49 @@ def test_help_loads_neither_the_store_nor_the_network() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def completed(command: Command, *words: str) -> list[str]:
+    """What bash offers for the last word, through the function that `--show-completion` prints."""
+    program = Path(sys.executable).parent / "isthmus"
+    function = subprocess.run(
+        [program, "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},  # no shell started us
+    )
+    line = ["isthmus", "--data", str(command.directory), *words]
+    script = f'{function.stdout}\nCOMP_WORDS=("$@"); COMP_CWORD={len(line) - 1}; _isthmus_completion {program}\n'
+    done = subprocess.run(
+        ["bash", "-c", f"{script}printf '%s\\n' \"${{COMPREPLY[@]}}\"", "bash", *line],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_the_shell_completes_commands_settings_and_their_values(command: Command) -> None:
+    assert completed(command, "con") == ["consumer", "contact"]
+    assert completed(command, "policy", "set", "pre") == ["presence", "presence_view"]
+    assert completed(command, "policy", "set", "strangers", "") == ["allow", "contacts", "nobody"]
+    assert completed(command, "explain", "a") == [], "without a server nobody is known, and nothing is said"
+
+
+def test_the_shell_completes_people_and_domains_that_the_server_knows(
+    command: Command, server: AdministrationWorld
+) -> None:
+    command.ok("user", "add", ANA, "--generate", "--group", "sales")
+    command.ok("domain", "block", "bad.example")
+    command.ok("contact", "import", "-", stdin=f"{ANA} {BEN}\n")
+    assert completed(command, "explain", "") == [ANA, BEN]
+    assert completed(command, "contact", "block", "an") == [ANA]
+    assert completed(command, "contact", "block", ANA, "") == [BEN]
+    assert completed(command, "policy", "set", "messages", "off", "--for", "") == [
+        "global",
+        "group:sales",
+        f"user:{ANA}",
+    ]
+    assert completed(command, "domain", "remove", "b") == ["bad.example"]

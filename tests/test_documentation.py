@@ -18,8 +18,9 @@ from isthmus.cli import app
 from isthmus.config import Configuration
 from isthmus.interworking.sip_bodies import ACCEPTED_TYPES
 from isthmus.metrics import Metrics
+from isthmus.model import Modality
 from isthmus.services.user_agent_server import ALLOW, SUPPORTED
-from isthmus.xmpp.capabilities import ACCOUNT_FEATURES, DEVICE_FEATURES, GATEWAY_FEATURES
+from isthmus.xmpp.capabilities import ACCOUNT_FEATURES, GATEWAY_FEATURES, device_features
 from tests.support.reference_pages import settings
 
 ROOT = Path(__file__).parents[1]
@@ -206,7 +207,9 @@ def test_what_is_offered_to_peers_is_on_the_standards_page() -> None:
 
 
 def test_every_feature_told_to_xmpp_clients_is_on_the_standards_page() -> None:
-    features = {*DEVICE_FEATURES, *ACCOUNT_FEATURES, *GATEWAY_FEATURES} - {"http://jabber.org/protocol/disco#items"}
+    features = {*device_features(frozenset(Modality)), *ACCOUNT_FEATURES, *GATEWAY_FEATURES} - {
+        "http://jabber.org/protocol/disco#items"
+    }
     missing = {feature for feature in features if f"`{feature}`" not in STANDARDS}
     assert not missing, f"not on the page: {sorted(missing)}"
 
@@ -216,7 +219,7 @@ def test_what_is_not_offered_is_not_claimed() -> None:
         if "100rel" in row and row.startswith("|"):
             assert "| no |" in row
     assert "100rel" not in SUPPORTED
-    assert not any("jingle" in feature for feature in DEVICE_FEATURES)
+    assert not any("jingle-message" in feature for feature in device_features(frozenset(Modality)))
 
 
 # --- the rest of the outside ---

@@ -13,6 +13,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+# Fewer do not carry a handful of calls, and are a typing mistake: a call with pictures takes up to eight.
+MINIMUM_MEDIA_PORTS = 100
+
 
 class Strict(BaseModel):
     """A section that refuses unknown settings, so that a typing mistake is an error and not a silent default."""
@@ -116,6 +119,73 @@ class XmppSettings(Strict):
     reconnect_maximum_seconds: float = 30.0
 
 
+class MediaSettings(Strict):
+    """Media relays (rtpengine): the embedded one, and others."""
+
+    embedded: bool = True  # start and watch our own rtpengine, where it is installed
+    host: str = "127.0.0.1"  # embedded only: address of this machine that sound and pictures go through
+    advertised_host: str = ""  # embedded only: address that people are told instead, behind a one-to-one NAT
+    first_port: int = Field(default=30_000, ge=1_024, le=65_535)
+    last_port: int = Field(default=39_999, ge=1_024, le=65_535)
+    control_port: int = Field(default=22_222, ge=1, le=65_535)  # embedded only: commands, on loopback
+    ng: tuple[str, ...] = ()  # further relays: udp:HOST:PORT
+    silence_seconds: float = Field(default=60.0, ge=0.0)  # an end that sends nothing for so long has gone; 0: never
+
+    @field_validator("ng")
+    @classmethod
+    def _relays_have_addresses(cls, relays: tuple[str, ...]) -> tuple[str, ...]:
+        for relay in relays:
+            parse_relay(relay)
+        return relays
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> MediaSettings:
+        if self.last_port - self.first_port < MINIMUM_MEDIA_PORTS:
+            raise ValueError(f"media.first_port to media.last_port must be at least {MINIMUM_MEDIA_PORTS} ports")
+        return self
+
+
+def parse_relay(text: str) -> tuple[str, int]:
+    """Return host and port of `udp:HOST:PORT` (IPv6 in brackets). Raises ValueError."""
+    kind, _, place = text.partition(":")
+    host, _, port = place.rpartition(":")
+    if kind != "udp" or not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535):
+        raise ValueError(f"{text!r} is not udp:HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+class TurnSettings(Strict):
+    """TURN (coturn): for media that go directly between two people, through whatever is between them."""
+
+    embedded: bool = True  # start and watch our own coturn, where it is installed
+    host: str = "127.0.0.1"  # embedded only: address to listen and relay on
+    port: int = Field(default=3_478, ge=1, le=65_535)
+    advertised_host: str = ""  # name or address that clients are told; empty: host
+    external_address: str = ""  # embedded only: our public address, behind a NAT that maps one to one
+    first_port: int = Field(default=49_152, ge=1_024, le=65_535)
+    last_port: int = Field(default=65_535, ge=1_024, le=65_535)
+    secret: SecretStr = SecretStr("")  # shared with the TURN server; empty: no TURN
+    credential_seconds: int = Field(default=86_400, ge=60)  # how long a credential that we hand out is good
+    # embedded only: of the private networks, what may be reached through it all the same (a media relay, say)
+    allowed_peers: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    @property
+    def is_offered(self) -> bool:
+        """True when there is a server that takes our credentials."""
+        return bool(self.secret.get_secret_value()) and (self.embedded or bool(self.advertised_host))
+
+    @property
+    def told_host(self) -> str:
+        """Where clients are sent."""
+        return self.advertised_host or self.host
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> TurnSettings:
+        if self.last_port - self.first_port < MINIMUM_MEDIA_PORTS:
+            raise ValueError(f"turn.first_port to turn.last_port must be at least {MINIMUM_MEDIA_PORTS} ports")
+        return self
+
+
 class PolicyDefaults(Strict):
     """Policy of a new data directory; later changes are made with `isthmus policy set` and live in the store."""
 
@@ -138,6 +208,17 @@ class LimitSettings(Strict):
     offline_seconds: float = 7 * 86_400
     subscriptions_per_watcher: int = 1_000
     pending_requests_per_user: int = 200  # contact requests waiting for one person
+
+
+class CallSettings(Strict):
+    """Calls between people of the two realms, and between colleagues."""
+
+    enabled: bool = True
+    ring_seconds: float = Field(default=60.0, ge=5, le=180)  # SIP proxies give up after three minutes (Timer C)
+    maximum_calls: int = Field(default=2_000, ge=1)  # at once; the relay's ports are a limit of their own
+    maximum_calls_per_user: int = Field(default=8, ge=1)  # at once: call waiting and a meeting, not a dialler
+    maximum_devices: int = Field(default=10, ge=1, le=60)  # rung at once for one call (RFC 5393 section 5)
+    keep_records_days: float = Field(default=90.0, ge=0)  # call records; 0 keeps none
 
 
 class WebSettings(Strict):
@@ -168,8 +249,11 @@ class Configuration(BaseSettings):
     sip: SipSettings = SipSettings()
     xmpp: XmppSettings = XmppSettings()
     domains: tuple[BusinessDomain, ...] = ()
+    media: MediaSettings = MediaSettings()
+    turn: TurnSettings = TurnSettings()
     policy: PolicyDefaults = PolicyDefaults()
     limits: LimitSettings = LimitSettings()
+    calls: CallSettings = CallSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 

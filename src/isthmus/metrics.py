@@ -110,6 +110,13 @@ class Metrics:
         self.stanzas = Counter("isthmus_stanzas", "XMPP stanzas on the wire", ("direction", "kind"))
         self.link_losses = Counter("isthmus_xmpp_link_losses", "Component streams lost", ("domain",))
         self.notifications = Counter("isthmus_notifications", "NOTIFY requests sent", ("event",))
+        self.calls_begun = Counter("isthmus_calls_begun", "Calls that were admitted", ("direction",))
+        self.calls_ended = Counter("isthmus_calls_ended", "Calls that are over or were refused", ("cause",))
+        self.call_setup = Durations("isthmus_call_setup_seconds", "From invited to answered", ("direction",))
+        self.relay_commands = Durations("isthmus_relay_command_seconds", "Commands to media relays", ("command",))
+        self.relay_failures = Counter(
+            "isthmus_relay_failures", "Commands that a media relay refused or did not answer", ("command", "outcome")
+        )
         self._gauges: dict[str, Gauge] = {}
 
     def watch(

@@ -265,12 +265,15 @@ class Device:
         presence: what it says.
         priority: XMPP priority, -128 to 127; None when the device gave none (lowest).
         contact: URI the device can be reached at, if told.
+        capabilities: what an XMPP client announced of itself (XEP-0115): hash, node and ver as `sha-1 NODE#VER`, ""
+            when it announced nothing.
     """
 
     id: str
     presence: Presence
     priority: int | None = None
     contact: str = ""
+    capabilities: str = ""
 
 
 @dataclass(frozen=True, slots=True)

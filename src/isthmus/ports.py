@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from xml.etree.ElementTree import Element
 
 from isthmus.errors import StoreError, TransportError
-from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, User
+from isthmus.model import Address, Authorisation, Failure, MediaForm, Message, MessageKind, Modality, User
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.uri import SipUri
@@ -73,8 +73,10 @@ class Flow:
 class NextHop:
     """An explicit place to send a request to, overriding RFC 3263 on the Request-URI.
 
-    Exactly one of `flow` (answer on this connection or from this socket) and `uri` (resolve this) is set.
-    `tls_names`: names accepted in the peer's certificate; empty means the host of `uri`.
+    At most one of `flow` (answer on this connection or from this socket) and `uri` (resolve this) is set; without both
+    the request goes by its Route or Request-URI.
+    `tls_names`: names accepted in the peer's certificate; empty means the host of `uri`. Without `uri` they are
+    accepted besides the host: a route often leads to a bare address, which no certificate names.
     """
 
     flow: Flow | None = None
@@ -187,14 +189,43 @@ class StanzaSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class IqRefusal:
+    """The error that answers an IQ.
+
+    Attributes:
+        condition: of RFC 6120 section 8.3.3.
+        application: an application-specific condition beside it, serialised (XEP-0166 section 10); may be empty.
+    """
+
+    condition: str
+    application: str = ""
+
+
+class JingleSink(Protocol):
+    """Who takes calls that come over XMPP."""
+
+    def jingle_received(self, iq: Element) -> IqRefusal | None:
+        """Take an IQ set with one `<jingle/>`, addressed to one of our users (their bare JID or a resource).
+
+        Returns:
+            None to answer with an empty result, which is written before anything that follows from the IQ.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
-    """What a contact may know of a business user: answers vCard, last activity and disco queries."""
+    """What a contact may know of a business user: answers vCard, last activity and disco queries.
+
+    Attributes:
+        calls: what calls to the user may carry: AUDIO and VIDEO, or nothing.
+    """
 
     display_name: str = ""
     photo: bytes = b""
     photo_type: str = ""
     idle_seconds: int | None = None
     is_known: bool = True
+    calls: frozenset[Modality] = frozenset()
 
 
 class Profiles(Protocol):
@@ -360,6 +391,41 @@ class AuditRecord:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call that is over (a call detail record).
+
+    Attributes:
+        id: of the call, as in the trace.
+        caller, callee: the people.
+        started_at, answered_at, ended_at: Unix seconds; `answered_at` None when nobody answered.
+        media: kinds of media that were in use at the end, e.g. ("audio", "video").
+        path: "direct", "relayed", or "" when it never came so far.
+        cause: `model.EndCause` value; text and rule: why, as people and administrator were told.
+        device: which device answered.
+        quality: counters of the relay, one mapping per medium and sender.
+    """
+
+    id: str
+    caller: Address
+    callee: Address
+    started_at: float
+    answered_at: float | None
+    ended_at: float
+    media: tuple[str, ...] = ()
+    path: str = ""
+    cause: str = ""
+    text: str = ""
+    rule: str = ""
+    device: str = ""
+    quality: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long people talked."""
+        return 0.0 if self.answered_at is None else max(0.0, self.ended_at - self.answered_at)
+
+
 class Store(Protocol):
     """Durable state. Every method raises StoreError when it cannot keep its promise.
 
@@ -462,6 +528,24 @@ class Store(Protocol):
     async def crossings(self, one: Address, other: Address) -> Sequence[Crossing]:
         """Totals between two people, both directions, including what is not yet written."""
 
+    def note_call(self, record: CallRecord, expires_at: float) -> None:
+        """Insert or replace the record of a call that is over, until `expires_at` (Unix seconds), written behind."""
+
+    async def calls(self, *, person: Address | None = None, limit: int = 100) -> Sequence[CallRecord]:
+        """Calls that are over, newest first; those of one person, or of everybody."""
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        """One of them."""
+
+    def note_live_call(self, call_id: str, state: Mapping[str, Any]) -> None:
+        """Keep what is needed to end a live call cleanly after a crash, written behind."""
+
+    def note_live_call_gone(self, call_id: str) -> None:
+        """Forget it, written behind."""
+
+    async def live_calls(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """The calls that were live when the last run ended."""
+
     async def save_audit(self, record: AuditRecord) -> None:
         """Append to the audit log."""
 
@@ -496,7 +580,11 @@ class InviteSink(Protocol):
         """A 2xx came; also each further one, from other forks or repeated because our ACK was lost: ACK each."""
 
     def failed(self, outcome: SipResponse | TransportError) -> None:
-        """A final response of 300 to 699 (already ACKed), a timeout, or nothing could be sent. Nothing follows."""
+        """A final response of 300 to 699 (already ACKed), a timeout, or nothing could be sent.
+
+        Nothing follows but perhaps, for half a minute, a 2xx of a fork that a proxy let through (`accepted`): it wants
+        ACK and BYE (RFC 3261 section 16.7 step 5).
+        """
 
 
 class SentInvite(Protocol):
@@ -513,8 +601,11 @@ class CallSipEndpoint(LeanSipEndpoint, Protocol):
     def invite(self, request: SipRequest, next_hop: NextHop | None, sink: InviteSink) -> SentInvite:
         """Send an INVITE (initial or within a dialog)."""
 
-    async def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
-        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4). Raises TransportError."""
+    def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
+        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4).
+
+        What cannot be sent is dropped: the peer repeats its 2xx and gets another.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -554,6 +645,12 @@ class RelaySession(Protocol):
 
     async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
         """Feed trickled candidates (RFC 8840); failures are only traced: ICE finds peer-reflexive ones."""
+
+    async def drop(self, party: str) -> None:
+        """Take an end out that left while the others go on: a device that lost the race, one that transferred the call.
+
+        Nothing of it reaches the others any more, and its ports are free; never raises.
+        """
 
     async def quality(self) -> tuple[MediaQuality, ...]:
         """Ask for the counters; empty when the relay does not answer."""

@@ -9,7 +9,6 @@ seconds per watcher), so that none is measured by its timer.
 from __future__ import annotations
 
 import asyncio
-import socket
 import statistics
 import sys
 import tempfile
@@ -172,7 +171,7 @@ async def _wait(done: asyncio.Event) -> None:
 async def _bare_sip(folder: Path, rounds: int, publishers: int, watchers: int) -> _Times:
     phones = Phones(publishers)
     await phones.open()
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     phones.target = ("127.0.0.1", port)
     command = [sys.executable, "-m", "tests.bench.reference_sip", str(port), "--watchers", str(watchers)]
     process = Process(command, folder / f"reference-{port}.log")

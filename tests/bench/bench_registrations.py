@@ -8,7 +8,6 @@ itself became slower. The same endpoint without the database is shown for orient
 
 from __future__ import annotations
 
-import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ def _figures(name: str, measured: Measured, reference: Measured) -> list[Figure]
 async def _reference(folder: Path, people: int, options: list[str]) -> Measured:
     phones = Phones(people)
     await phones.open()
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     phones.target = ("127.0.0.1", port)
     command = [sys.executable, "-m", "tests.bench.reference_sip", str(port), *options]
     process = Process(command, folder / f"reference-{port}.log")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -65,7 +64,7 @@ class Subject:
 
     def __init__(self, data: Path, neighbours: Surroundings, *, kind: str = "routed") -> None:
         self.data = data
-        self.sip_port = free_port(socket.SOCK_DGRAM)
+        self.sip_port = free_port()
         neighbours.sip_target = ("127.0.0.1", self.sip_port)
         peers = f'peers = [{{host = "127.0.0.1", port = {neighbours.sip_port}, transport = "udp"}}]'
         data.mkdir(parents=True, mode=0o700)

@@ -67,16 +67,20 @@ async def tell(folder: Path, say: Callable[[str, str], None] = _say) -> None:
         say(ben_says, "writes: Gladly. I call you.   (and asks for a receipt)")
         await phone.wait_for_message("Gladly. I call you.")
         say(ana_says, "reads: Gladly. I call you.")
+        await app.marked("{urn:xmpp:receipts}received", "answer-1")
+        say(ben_says, "gets the receipt: it is on ana's phone")
 
         await phone.stop()
         say(ana_says, "goes home: the phone is off")
-        app.send_message(ANA, "One more thing: bring the papers.", stanza_id="answer-2")
+        app.send_message(ANA, "One more thing: bring the papers.", stanza_id="answer-2", extra=receipt)
         say(ben_says, "writes: One more thing: bring the papers.")
         again = isthmus.phone(ANA, BEN)
         await again.start()
         phone = again
         await phone.wait_for_message("bring the papers")
         say(ana_says, "comes back, and reads: One more thing: bring the papers.")
+        await app.marked("{urn:xmpp:receipts}received", "answer-2")
+        say(ben_says, "gets the receipt only now")
 
         explained = await isthmus.cli("explain", ANA, BEN)
         say("administrator", "asks `isthmus explain ana@corp.test ben@people.test`:")

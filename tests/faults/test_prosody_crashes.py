@@ -15,7 +15,6 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -45,13 +44,6 @@ user_requests_per_second = 0
 """
 ARCHIVE = "{urn:xmpp:mam:2}"
 RSM = "{http://jabber.org/protocol/rsm}"
-
-
-def _has_successor(server: IsthmusProcess, pid: int) -> bool:
-    try:
-        return server.prosody_pid != pid
-    except (OSError, ValueError):  # its file is being written
-        return False
 
 
 def _is_message(stanza: Element) -> bool:
@@ -183,12 +175,12 @@ async def test_kill_9_of_prosody_under_load_loses_nothing_that_was_acknowledged(
         before = len(source.ledger.acknowledged), len(ben.said.acknowledged)
         ledgers = (source.ledger, ben.said)
         await asyncio.gather(*(ledger.acknowledges(instants.randrange(1, 100), 60) for ledger in ledgers))
-        pid = server.prosody_pid
+        pid = await server.prosody_pid()
         os.kill(pid, signal.SIGKILL)
         after = len(source.ledger.acknowledged), len(ben.said.acknowledged)
         print("killed after", [new - old for old, new in zip(before, after, strict=True)], "acknowledgements")
         await ben.sign_out()
-        await wait_until(partial(_has_successor, server, pid), "Prosody to be back", 60)
+        await server.prosody_pid(after=pid, timeout_seconds=60)
         await ben.sign_in()
     await source.stop()
     await ben.said.settled(30)

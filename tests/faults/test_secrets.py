@@ -164,8 +164,7 @@ async def test_files_and_sockets_are_for_their_owner_alone(gateway: Gateway) -> 
         for path in gateway.data.rglob("*")
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not path.is_dir()
     ]
-    # `ready` tells scripts where we listen, and nothing else; the directory keeps it from others anyway.
-    assert [name for name in open_to_others if not name.startswith("ready ")] == []
+    assert open_to_others == []
     control = gateway.data / "control.sock"
     assert stat.S_ISSOCK(control.stat().st_mode)
     assert stat.S_IMODE(control.stat().st_mode) == 0o600

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests.support.certificates import TestAuthority
 from tests.support.isthmus_process import PASSWORD, IsthmusProcess
 from tests.support.jssip import JsSip, needs_jssip
 from tests.support.prosody import needs_prosody
@@ -19,20 +20,28 @@ ANA, TOM, BEN = "ana@corp.test", "tom@corp.test", "ben@people.test"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
-    async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
+    folder = tmp_path_factory.mktemp("isthmus")
+    tls = TestAuthority(folder).issue("corp.test", "localhost")
+    async with IsthmusProcess(folder, tls=tls).running() as installation:
         await installation.add_people(ANA, TOM, consumers=(BEN,))
         yield installation
 
 
-async def page(stage: Stage, address: str, password: str = PASSWORD) -> JsSip:
-    made = JsSip(f"ws://127.0.0.1:{stage.isthmus.ws_port}", address, password)
+async def page(stage: Stage, address: str, password: str = PASSWORD, *, is_encrypted: bool = False) -> JsSip:
+    isthmus = stage.isthmus
+    if is_encrypted:
+        authority = isthmus.folder / "test-authority.pem"
+        made = JsSip(f"wss://localhost:{isthmus.wss_port}", address, password, authority)
+    else:
+        made = JsSip(f"ws://127.0.0.1:{isthmus.ws_port}", address, password)
     stage.leave_at_the_end(made)
     await made.start()
     return made
 
 
-async def test_a_web_page_and_an_app_write_to_each_other(stage: Stage) -> None:
-    ana, ben = await page(stage, ANA), await stage.app(BEN)
+@pytest.mark.parametrize("is_encrypted", [False, True], ids=["ws", "wss"])
+async def test_a_web_page_and_an_app_write_to_each_other(stage: Stage, is_encrypted: bool) -> None:
+    ana, ben = await page(stage, ANA, is_encrypted=is_encrypted), await stage.app(BEN)
     await ana.command("message", to=BEN, text="From the browser äöü <&>")
     assert (await ana.expect("sent", "not sent"))["status"] == 202
     await ben.message("From the browser äöü <&>", sender=ANA)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.support.baresip import Baresip
+from tests.support.certificates import TestAuthority
 from tests.support.isthmus_process import IsthmusProcess
 from tests.support.kamailio import PASSWORD, Kamailio, needs_kamailio
 from tests.support.processes import free_port
@@ -33,7 +35,7 @@ DOMAIN = """
 name = "partner.test"
 kind = "routed"
 component_secret = "a-secret-of-the-partner"
-peers = [{{ host = "{host}", port = {port}, transport = "{transport}" }}]
+peers = [{{ host = "{host}", port = {port}, transport = "{transport}"{names} }}]
 """
 
 
@@ -51,16 +53,34 @@ class Partnership:
         return Baresip(folder, address, PASSWORD, proxy, contacts=contacts, publish_seconds=60)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["udp", "tcp"])
+def over_mutual_tls(folder: Path, host: str, port: int) -> tuple[IsthmusProcess, Kamailio]:
+    """Each believes the other's certificate and nothing else: no network is allowed (RFC 5922)."""
+    authority, tls_port = TestAuthority(folder), free_port(host=host)
+    names = ', tls_names = ["partner.test"]'
+    isthmus = IsthmusProcess(
+        folder,
+        DOMAIN.format(host=host, port=tls_port, transport="tls", names=names),
+        environment={"ISTHMUS_SIP__TLS__TRUSTED_AUTHORITIES": str(authority.authority)},
+        tls=authority.issue("corp.test"),
+    )
+    shown = authority.issue("partner.test"), authority.authority
+    gateway = f"127.0.0.1:{isthmus.tls_port}"
+    return isthmus, Kamailio(folder / "kamailio", "partner.test", host, port, gateway, "tls", shown, tls_port)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["udp", "tcp", "tls"])
 async def partnership(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Partnership]:
     folder = tmp_path_factory.mktemp("partner")
     host = private_loopback_address()
     port = free_port(host=host)
-    isthmus = IsthmusProcess(folder, DOMAIN.format(host=host, port=port, transport=request.param))
-    gateway = f"127.0.0.1:{isthmus.sip_port}"
-    kamailio = Kamailio(folder / "kamailio", "partner.test", host, port, gateway, request.param)
+    if request.param == "tls":
+        isthmus, kamailio = over_mutual_tls(folder, host, port)
+    else:
+        isthmus = IsthmusProcess(folder, DOMAIN.format(host=host, port=port, transport=request.param, names=""))
+        gateway = f"127.0.0.1:{isthmus.sip_port}"
+        kamailio = Kamailio(folder / "kamailio", "partner.test", host, port, gateway, request.param)
     try:
         await isthmus.start()
         await kamailio.start()

@@ -21,6 +21,7 @@ PAIRS = {
     "tls": ("sam@corp.test", "ida@people.test"),
 }
 UTE, LEO = "ute@corp.test", "leo@people.test"
+MIA, TIM = "mia@corp.test", "tim@people.test"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -28,18 +29,18 @@ async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ist
     folder = tmp_path_factory.mktemp("isthmus")
     async with IsthmusProcess(folder, tls=TestAuthority(folder).issue("corp.test")).running() as installation:
         employees, consumers = zip(*PAIRS.values(), strict=True)
-        await installation.add_people(*employees, UTE, consumers=(*consumers, LEO))
+        await installation.add_people(*employees, UTE, MIA, consumers=(*consumers, LEO, TIM))
         yield installation
 
 
 async def phone(
-    stage: Stage, address: str, *contacts: str, transport: str = "udp", speaks_cpim: bool = False
+    stage: Stage, address: str, *contacts: str, transport: str = "udp", speaks_cpim: bool = False, list_uri: str = ""
 ) -> Linphone:
     isthmus = stage.isthmus
     folder = isthmus.folder / f"linphone-{transport}-{address.partition('@')[0]}"
     proxy = f"127.0.0.1:{isthmus.tls_port if transport == 'tls' else isthmus.sip_port}"
     authority = isthmus.folder / "test-authority.pem"
-    made = Linphone(folder, address, PASSWORD, proxy, transport, contacts, speaks_cpim, authority)
+    made = Linphone(folder, address, PASSWORD, proxy, transport, contacts, speaks_cpim, authority, list_uri)
     stage.leave_at_the_end(made)
     await made.start()
     return made
@@ -85,3 +86,16 @@ async def test_receipts_and_markers_reach_a_linphone_that_asked_for_notification
     leo.send_message(UTE, "I have", stanza_id="l2", extra="<request xmlns='urn:xmpp:receipts'/>")
     await linphone.wait_for_log(r"\[CPIM\] Sender authentication successful")
     await linphone.wait_for(": I have")
+
+
+async def test_a_linphone_watches_its_whole_contact_list_with_one_subscription(stage: Stage) -> None:
+    """RFC 4662, RFC 5367; edge case 19: it requires the extension and compresses the list."""
+    tim = await stage.app(TIM)
+    linphone = await phone(stage, MIA, TIM, UTE, transport="tcp", list_uri="sip:contacts@corp.test")
+    await linphone.wait_for_log("Require: recipient-list-subscribe")
+    await tim.presence("subscribe", sender=MIA)
+    await linphone.wait_for_log(rf"fullState='true'>.*{TIM}'><instance id='1' state='pending'")
+    tim.send(f"<presence type='subscribed' to='{MIA}'/>")
+    await linphone.wait_for_log(rf"{TIM}'><instance id='1' state='active' cid=")
+    await linphone.wait_for_log(r"200 Ok\n(?:[^\n]+\n)*CSeq: 2 NOTIFY")
+    assert "body not starting by specified boundary" not in linphone.log

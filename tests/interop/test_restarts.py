@@ -24,14 +24,14 @@ pytestmark = [
     needs_prosody,
 ]
 
-ANA, TOM, UTE = (f"{name}@corp.test" for name in ("ana", "tom", "ute"))
-BEN, EVA, LEO = (f"{name}@people.test" for name in ("ben", "eva", "leo"))
+ANA, TOM, UTE, MIA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "mia"))
+BEN, EVA, LEO, IDA = (f"{name}@people.test" for name in ("ben", "eva", "leo", "ida"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
     async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
-        await installation.add_people(ANA, TOM, UTE, consumers=(BEN, EVA, LEO))
+        await installation.add_people(ANA, TOM, UTE, MIA, consumers=(BEN, EVA, LEO, IDA))
         yield installation
 
 
@@ -68,7 +68,7 @@ def flickered(app: XmppClient, employee: str) -> bool:
 async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -> None:
     """Edge case 49: every message that was answered 202 arrives, in order, and the contacts are as before."""
     phone, app = await befriended(stage, ANA, BEN)
-    before = isthmus.prosody_pid
+    before = await isthmus.prosody_pid()
     await stage.kill(before)
     written = [f"Number {number}" for number in range(6)]
     for text in written:
@@ -77,7 +77,7 @@ async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -
         lambda: phone.process.output().count("SIP/2.0 202 Accepted") >= len(written), "six messages to be accepted"
     )
     await app.stop()
-    await wait_until(lambda: isthmus.prosody_pid not in (0, before), "Prosody to be started again", detail=phone.seen)
+    await isthmus.prosody_pid(after=before)
     await wait_for_port(isthmus.c2s_port)
 
     again = await stage.app(BEN)
@@ -95,11 +95,11 @@ async def test_prosody_dies_mid_traffic(isthmus: IsthmusProcess, stage: Stage) -
 async def test_isthmus_dies_and_the_next_one_takes_over(isthmus: IsthmusProcess, stage: Stage) -> None:
     """Registrations, subscriptions and publications go on; the app hears of no absence (hard case f of RFC 8048)."""
     phone, app = await befriended(stage, TOM, EVA)
-    prosody = isthmus.prosody_pid
+    prosody = await isthmus.prosody_pid()
     await kept(isthmus, TOM)
     await isthmus.kill()
     await isthmus.start()
-    assert isthmus.prosody_pid == prosody, "the customers' server was not touched"
+    assert await isthmus.prosody_pid() == prosody, "the customers' server was not touched"
 
     app.send_message(TOM, "Still there?")
     await phone.wait_for_message("Still there?")  # the phone did not register again
@@ -126,3 +126,24 @@ async def test_isthmus_is_restarted_by_its_operator(isthmus: IsthmusProcess, sta
     again.send_message(UTE, "Morning")
     await phone.wait_for_message("Morning")
     assert not flickered(again, UTE)
+
+
+async def test_an_imported_contact_is_kept_by_an_app_that_holds_it_already(
+    isthmus: IsthmusProcess, stage: Stage
+) -> None:
+    """Edge cases 2, 14, 52: a new installation imports the contact in its old form; Prosody agrees, nobody is asked."""
+    await befriended(stage, MIA, IDA)
+    await stage.clear()
+    await isthmus.stop()
+    with contextlib.closing(sqlite3.connect(isthmus.data / "isthmus.db")) as database, database:
+        database.execute("DELETE FROM authorisations WHERE ? IN (watcher, presentity)", (MIA,))
+    lists = isthmus.folder / "contacts.txt"
+    lists.write_text(f"{MIA} ida(people.test)@msn.com\n")
+    assert "1 asked" in await isthmus.cli("contact", "import", str(lists))
+    await isthmus.start()
+
+    phone, app = await stage.phone(MIA, IDA), await stage.app(IDA)
+    await app.presence(None, sender=MIA)
+    await phone.wait_for_presence(IDA, "Online")
+    told = [stanza.get("type") for stanza in app.received if stanza.get("from", "").startswith(MIA)]
+    assert not {"subscribe", "unsubscribed"} & set(told), "neither asked nor cut off"

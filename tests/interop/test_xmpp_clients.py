@@ -20,7 +20,7 @@ pytestmark = [
     needs_prosody,
 ]
 
-ANA, TOM, UTE, VERA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "vera"))
+ANA, TOM, UTE, VERA, MIA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "vera", "mia"))
 BEN, EVA, LEO = (f"{name}@people.test" for name in ("ben", "eva", "leo"))
 SERVICE = "isthmus@corp.test"
 
@@ -28,7 +28,7 @@ SERVICE = "isthmus@corp.test"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
     async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
-        await installation.add_people(ANA, TOM, UTE, VERA, consumers=(BEN, EVA, LEO))
+        await installation.add_people(ANA, TOM, UTE, VERA, MIA, consumers=(BEN, EVA, LEO))
         yield installation
 
 
@@ -93,13 +93,17 @@ async def test_a_phone_declines_a_person_who_uses_slixmpp(stage: Stage) -> None:
 
 async def test_an_app_learns_whom_it_talks_to(stage: Stage) -> None:
     """Every IQ is answered: what apps ask about a contact and its server, and what nobody has heard of."""
-    leo = await stage.app(LEO)
-    await stage.isthmus.operation("contact.approve", owner=UTE, peer=LEO)  # whatever the plays before agreed on
+    phone, leo = await stage.phone(MIA, SERVICE), await stage.app(LEO)
+    leo.send(f"<presence type='subscribe' to='{MIA}'/>")
+    await phone.wait_for_message(LEO)
+    await phone.send_message(SERVICE, "accept")
+    await leo.presence(None, sender=MIA)
     disco = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
     questions = (
-        (UTE, disco),
-        (UTE, "<vCard xmlns='vcard-temp'/>"),
-        (UTE, "<ping xmlns='urn:xmpp:ping'/>"),
+        (MIA, disco),
+        (MIA, "<vCard xmlns='vcard-temp'/>"),
+        (MIA, "<ping xmlns='urn:xmpp:ping'/>"),
+        (MIA, "<query xmlns='jabber:iq:last'/>"),
         ("corp.test", disco),
         ("corp.test", "<query xmlns='jabber:iq:version'/>"),
         ("corp.test", "<query xmlns='jabber:iq:last'/>"),
@@ -107,5 +111,5 @@ async def test_an_app_learns_whom_it_talks_to(stage: Stage) -> None:
     for number, (to, payload) in enumerate(questions):
         answer = await leo.query(f"<iq type='get' id='q{number}' to='{to}'>{payload}</iq>")
         assert answer.get("type") == "result", payload
-    answer = await leo.query(f"<iq type='get' id='q-last' to='{UTE}'><what xmlns='urn:example:unheard-of'/></iq>")
+    answer = await leo.query(f"<iq type='get' id='q-last' to='{MIA}'><what xmlns='urn:example:unheard-of'/></iq>")
     assert answer.find("{jabber:client}error/{urn:ietf:params:xml:ns:xmpp-stanzas}service-unavailable") is not None

@@ -51,6 +51,20 @@ def test_a_show_becomes_a_state_and_a_text_never_does(content: str, state: Avail
     assert device_from_stanza(stanza(content), NOW).presence.state is state
 
 
+@pytest.mark.parametrize(
+    ("content", "capabilities"),
+    [
+        ("<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:x' ver='abc='/>", "sha-1 urn:x#abc="),
+        ("<c xmlns='http://jabber.org/protocol/caps' node='urn:x' ver='1.0'/>", ""),
+        (f"<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='{'x' * 600}' ver='abc='/>", ""),
+        ("", ""),
+    ],
+)
+def test_a_device_keeps_what_it_announces_of_itself(content: str, capabilities: str) -> None:
+    """XEP-0115; the form of 2007, without `hash`, proves nothing."""
+    assert device_from_stanza(stanza(content), NOW).capabilities == capabilities
+
+
 def test_a_device_keeps_note_priority_and_idle_time() -> None:
     device = device_from_stanza(
         stanza(

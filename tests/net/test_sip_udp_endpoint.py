@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import struct
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -245,14 +246,49 @@ async def test_hundreds_of_icmp_errors_leave_the_listener_at_work() -> None:
             assert (await peer.next()).startswith(b"SIP/2.0 200")
 
 
-async def test_datagrams_that_the_kernel_does_not_take_at_once_are_sent_later() -> None:
+class FullSocket:
+    """A UDP socket whose send buffer in the kernel is full for the first few datagrams."""
+
+    def __init__(self, real: socket.socket, refusals: int) -> None:
+        self._real = real
+        self.refusals = refusals
+
+    def sendto(self, data: bytes, address: tuple[str, int]) -> int:
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError
+        return self._real.sendto(data, address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_datagrams_that_the_kernel_does_not_take_at_once_are_sent_later_in_order() -> None:
     async with running() as endpoint, udp_peer() as peer:
         opened = endpoint._transports._udp[0]
-        opened._keep(b"first", ("127.0.0.1", peer.port))
-        assert opened.send(b"second", "127.0.0.1", peer.port)
-        assert [await peer.next(), await peer.next()] == [b"first", b"second"]
-        assert opened.send(b"third", "127.0.0.1", peer.port)
-        assert await peer.next() == b"third"
+        assert opened._socket is not None
+        full = FullSocket(opened._socket, refusals=2)
+        opened._socket = cast(socket.socket, full)
+        words = [f"word {number}".encode() for number in range(200)]  # more than one write takes
+        for word in words:
+            assert opened.send(word, "127.0.0.1", peer.port)
+        assert [await peer.next() for _ in words] == words
+        assert not full.refusals
+        assert opened.send(b"last", "127.0.0.1", peer.port)
+        assert await peer.next() == b"last"
+
+
+async def test_what_was_sent_before_the_listener_closed_still_leaves() -> None:
+    async with udp_peer() as peer:
+        async with running() as endpoint:
+            assert endpoint._transports._udp[0].send(b"goodbye", "127.0.0.1", peer.port)
+        assert await peer.next() == b"goodbye"
+
+
+async def test_an_address_without_a_route_fails_the_request_at_once() -> None:
+    async with running(timers=None) as endpoint:
+        with pytest.raises(TransportError, match="cannot be reached"):
+            await soon(endpoint.request(outgoing("sip:ben@255.255.255.255")))  # broadcast, which nobody allowed us
 
 
 async def test_a_message_too_large_for_udp_is_an_error_of_its_own() -> None:
@@ -274,7 +310,10 @@ async def test_the_lean_way_calls_back_with_answers_and_errors() -> None:
 
 async def test_a_cancelled_invite_is_reported_and_answered_487() -> None:
     recorder = Recorder(status=0)
-    async with running(recorder, on_cancel=recorder.cancelled.put_nowait) as endpoint, udp_peer() as peer:
+    async with (
+        running(recorder, on_cancel=lambda invite, _: recorder.cancelled.put_nowait(invite)) as endpoint,
+        udp_peer() as peer,
+    ):
         peer.send(request_text("INVITE", number=70_001), endpoint.bound["udp"])
         invite = await recorder.next()
         peer.send(request_text("CANCEL", number=70_001, body=""), endpoint.bound["udp"])
@@ -311,7 +350,7 @@ async def test_the_ack_of_a_2xx_reaches_the_services_and_cannot_be_answered() ->
 
 async def test_our_ack_goes_out_without_a_transaction() -> None:
     async with running() as endpoint, udp_peer() as peer:
-        await endpoint.send_ack(outgoing(f"sip:ben@127.0.0.1:{peer.port}", "ACK", b""))
+        endpoint.send_ack(outgoing(f"sip:ben@127.0.0.1:{peer.port}", "ACK", b""))
         assert (await peer.next()).startswith(b"ACK ")
         assert endpoint.pending == 0
 

@@ -143,6 +143,23 @@ async def test_connections_are_reused_for_the_name_they_proved_and_no_other(auth
             await soon(endpoint.request(outgoing("sip:ben@partner.test"), to(peer, "third.test")))
 
 
+async def test_a_route_may_lead_to_an_address_whose_owner_proves_a_name_we_know(authority: TestAuthority) -> None:
+    """A Record-Route names a bare address; no certificate does."""
+    theirs = Recorder()
+    async with (
+        running(theirs, tls_config(authority, authority.issue("partner.test"))) as peer,
+        running(config=tls_config(authority, authority.issue("corp.test"))) as endpoint,
+    ):
+        request = outgoing("sip:ben@partner.test")
+        request.headers.add("Route", f"<sip:127.0.0.1:{peer.bound['tls'][1]};transport=tls;lr>")
+        with pytest.raises(TransportError, match=r"not for 127\.0\.0\.1"):
+            await soon(endpoint.request(request))
+        with pytest.raises(TransportError, match=r"not for 127\.0\.0\.1"):
+            await soon(endpoint.request(request, NextHop(tls_names=("third.test",))))
+        await soon(endpoint.request(request, NextHop(tls_names=("partner.test",))))
+        assert (await theirs.next()).request.uri == request.uri
+
+
 async def test_a_proven_peer_with_alias_gets_our_requests_on_its_own_connection(authority: TestAuthority) -> None:
     """RFC 5923: connection reuse, only over mutual TLS."""
     recorder = Recorder()

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.errors import StoreError
-from isthmus.model import Address
+from isthmus.model import Address, Modality
 from isthmus.net import xmpp_queries
 from isthmus.net.xmpp_queries import QueryResponder
-from isthmus.ports import Profile
+from isthmus.ports import IqRefusal, Profile
 from isthmus.xmpp import capabilities as caps
 from tests.support.clock import FakeClock
 from tests.support.xmpp import stanza
@@ -21,12 +21,18 @@ from tests.support.xmpp import stanza
 NS = "{jabber:component:accept}"
 BEN = "ben@people.test/phone"
 ANA = "ana@corp.test"
+NO_CALLS: frozenset[Modality] = frozenset()
+AUDIO = frozenset({Modality.AUDIO})
+VIDEO = frozenset({Modality.AUDIO, Modality.VIDEO})
 
 
 class Profiles:
     """Implements ports.Profiles: ana is known to ben and to nobody else."""
 
-    def __init__(self, *, failure: Exception | None = None, hangs: bool = False) -> None:
+    def __init__(
+        self, *, failure: Exception | None = None, hangs: bool = False, calls: frozenset[Modality] = frozenset()
+    ) -> None:
+        self._calls = calls
         self._failure = failure
         self._hangs = hangs
 
@@ -36,7 +42,8 @@ class Profiles:
         if self._hangs:
             await asyncio.Event().wait()
         if (str(user), str(asked_by)) == (ANA, "ben@people.test"):
-            return Profile(display_name="Ana <3 & Co", photo=b"png", photo_type="image/png", idle_seconds=7)
+            photo = {"photo": b"png", "photo_type": "image/png"}
+            return Profile(display_name="Ana <3 & Co", idle_seconds=7, calls=self._calls, **photo)  # type: ignore[arg-type]
         return None
 
 
@@ -181,8 +188,20 @@ class TestAUser:
     def test_a_ping_is_answered(self, to: str) -> None:
         assert condition(answered(PING, to=to)) == ""
 
-    def test_the_caps_node_is_repeated_and_hashes_to_what_presence_said(self) -> None:
-        element = fromstring(caps.capabilities_element())
+    @pytest.mark.parametrize(("calls", "with_audio", "with_video"), [(AUDIO, True, False), (VIDEO, True, True)])
+    def test_calls_are_offered_without_proposals_when_they_may_be_placed(
+        self, calls: frozenset[Modality], with_audio: bool, with_video: bool
+    ) -> None:
+        """A client that finds XEP-0353 here would propose without saying what it can do."""
+        told = features(answered(INFO, to=f"{ANA}/isthmus", by=responder(Profiles(calls=calls))))
+        assert ("urn:xmpp:jingle:apps:rtp:audio" in told) is with_audio
+        assert ("urn:xmpp:jingle:apps:rtp:video" in told) is with_video
+        assert told >= {"urn:xmpp:jingle:1", "urn:xmpp:jingle:transports:ice-udp:1", "urn:xmpp:jingle:apps:dtls:0"}
+        assert "urn:xmpp:jingle-message:0" not in told
+
+    @pytest.mark.parametrize("calls", [NO_CALLS, AUDIO, VIDEO])
+    def test_the_caps_node_is_repeated_and_hashes_to_what_presence_said(self, calls: frozenset[Modality]) -> None:
+        element = fromstring(caps.capabilities_element(calls))
         node = f"{element.get('node')}#{element.get('ver')}"
         answer = answered(f"<query xmlns='{caps.DISCO_INFO}' node='{node}'/>", to=f"{ANA}/isthmus")
         assert answer[0].get("node") == node
@@ -208,6 +227,46 @@ class TestAUser:
         answer = ask(f"<iq type='set' id='i1' from='{BEN}' to='{ANA}'>{VCARD}</iq>")
         assert answer is not None
         assert condition(answer) == "service-unavailable"
+
+
+class Doorbell:
+    """Implements ports.JingleSink."""
+
+    def __init__(self, refusal: IqRefusal | None = None) -> None:
+        self.rung: list[Element] = []
+        self._refusal = refusal
+
+    def jingle_received(self, iq: Element) -> IqRefusal | None:
+        self.rung.append(iq)
+        return self._refusal
+
+
+class TestACall:
+    INITIATE = "<jingle xmlns='urn:xmpp:jingle:1' action='session-initiate' sid='s1'/>"
+
+    def ring(self, bell: Doorbell | None, kind: str = "set", to: str = f"{ANA}/isthmus") -> Element:
+        by = QueryResponder("corp.test", Profiles(), clock=FakeClock(), version="0", calls=bell)
+        answer = ask(f"<iq type='{kind}' id='i1' from='{BEN}' to='{to}'>{self.INITIATE}</iq>", by)
+        assert answer is not None
+        return answer
+
+    def test_it_is_taken_by_whoever_takes_calls_and_acknowledged(self) -> None:
+        bell = Doorbell()
+        assert (condition(self.ring(bell)), len(bell.rung)) == ("", 1)
+
+    def test_a_refusal_says_the_condition_of_jingle_as_well(self) -> None:
+        own = "<unknown-session xmlns='urn:xmpp:jingle:errors:1'/>"
+        answer = self.ring(Doorbell(IqRefusal("item-not-found", own)))
+        assert condition(answer) == "item-not-found"
+        assert answer.find(".//{urn:xmpp:jingle:errors:1}unknown-session") is not None
+
+    def test_while_calls_are_not_offered_it_is_refused(self) -> None:
+        assert condition(self.ring(None)) == "service-unavailable"
+
+    @pytest.mark.parametrize(("kind", "to"), [("get", f"{ANA}/isthmus"), ("set", "corp.test")])
+    def test_neither_a_get_nor_a_call_to_the_domain_reaches_them(self, kind: str, to: str) -> None:
+        bell = Doorbell()
+        assert (condition(self.ring(bell, kind, to)), bell.rung) == ("service-unavailable", [])
 
 
 class TestTrouble:
@@ -286,7 +345,11 @@ def test_the_hash_is_that_of_the_example_in_xep_0115() -> None:
     assert caps.verification_string([identity], example) == "QgayPKawpkPSDYmwT/WM94uAlu0="
 
 
-def test_the_advertised_hash_does_not_change_by_accident() -> None:
-    """Clients cache by it; a new value is a decision, not an accident."""
-    assert caps.verification_string([caps.DEVICE_IDENTITY], reversed(caps.DEVICE_FEATURES)) == caps.DEVICE_VER
-    assert caps.DEVICE_VER in caps.capabilities_element()
+@pytest.mark.parametrize("calls", [NO_CALLS, AUDIO, VIDEO])
+def test_the_advertised_hash_does_not_depend_on_order(calls: frozenset[Modality]) -> None:
+    ver = caps.verification_string([caps.DEVICE_IDENTITY], reversed(caps.device_features(calls)))
+    assert f"'{ver}'" in caps.capabilities_element(calls)
+
+
+def test_there_are_three_hashes() -> None:
+    assert len(caps.FEATURES_BY_VER) == 3

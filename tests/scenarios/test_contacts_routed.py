@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 
 import pytest
 
 from isthmus.errors import RequestTimeoutError
 from isthmus.model import AuthorisationState
+from isthmus.ports import NextHop
 from isthmus.services.authentication import Identity
 from isthmus.services.presence_pairs import Phase
 from tests.support.presence_house import BEN, BOB, PresenceHouse, activity, pidf
@@ -29,7 +31,13 @@ _cseqs: Iterator[int] = iter(range(1, 10_000))
 
 
 async def notify(
-    house: PresenceHouse, sent: SentRequest, state: str, body: str = "", content_type: str = "application/pidf+xml"
+    house: PresenceHouse,
+    sent: SentRequest,
+    state: str,
+    body: str | bytes = "",
+    content_type: str = "application/pidf+xml",
+    encoding: str = "",
+    route: str = "",
 ) -> MemoryIncomingRequest:
     """The PBX sends a NOTIFY in the dialog of our SUBSCRIBE."""
     request = sip_request(
@@ -43,6 +51,8 @@ async def notify(
             ("Event", "presence"),
             ("Subscription-State", state),
             ("Contact", "<sip:192.0.2.50:5060>"),
+            *((("Content-Encoding", encoding),) if encoding else ()),
+            *((("Record-Route", route),) if route else ()),
         ),
         body=body,
         content_type=content_type if body else "",
@@ -180,6 +190,17 @@ async def test_a_subscription_is_refreshed_before_it_ends(house: PresenceHouse) 
     assert refresh.request.cseq.number == 2
 
 
+async def test_a_refresh_by_route_takes_the_names_of_the_neighbour_along(house: PresenceHouse) -> None:
+    """Mutual TLS: the route leads to an address, and the certificate there names the domain."""
+    sent = await begun(house)
+    await notify(house, sent, "active;expires=3600", pidf(BOB), route="<sip:192.0.2.51;transport=tls;lr>")
+    house.endpoint.take()
+    house.clock.advance(2_890)
+    [refresh] = subscribes(house)
+    assert [str(route.uri) for route in refresh.request.routes] == ["sip:192.0.2.51;transport=tls;lr"]
+    assert refresh.next_hop == NextHop(tls_names=("pbx.test",))
+
+
 async def test_an_empty_or_unreadable_notify_never_makes_anybody_available(house: PresenceHouse) -> None:
     """Edge case 7."""
     sent = await begun(house)
@@ -193,6 +214,14 @@ async def test_an_empty_or_unreadable_notify_never_makes_anybody_available(house
 async def test_a_notify_of_another_type_is_415(house: PresenceHouse) -> None:
     sent = await begun(house)
     assert (await notify(house, sent, "active", "x", "text/plain")).status == 415
+
+
+async def test_edge_case_19_a_compressed_notify_is_read(house: PresenceHouse) -> None:
+    sent = await begun(house)
+    packed = zlib.compress(pidf(BOB).encode())
+    assert (await notify(house, sent, "active;expires=3000", packed, encoding="br")).status == 415
+    assert (await notify(house, sent, "active;expires=3000", packed, encoding="deflate")).status == 200
+    assert ("", "bob@pbx.test/isthmus", "ben@people.test") in house.said(house.pbx_link)
 
 
 async def test_a_notify_out_of_the_blue_is_481(house: PresenceHouse) -> None:

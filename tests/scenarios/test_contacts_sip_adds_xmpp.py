@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from isthmus.model import AuthorisationState
-from isthmus.ports import PolicySetting
+from isthmus.ports import Flow, NextHop, PolicySetting
 from isthmus.presence.pidf import parse_pidf
 from isthmus.presence.rlmi import write_resource_lists
-from tests.support.presence_house import ANA, BEN, CARL, PresenceHouse, activity, pidf
+from isthmus.services.user_agent_server import SUPPORTED
+from isthmus.sip.validation import unsupported_options
+from tests.support.presence_house import ANA, BEN, BOB, CARL, PresenceHouse, activity, pidf
 from tests.support.sip import SentRequest
 
 SUBSCRIBED = "<presence type='subscribed' from='ben@people.test' to='ana@corp.test'/>"
@@ -260,6 +264,18 @@ async def test_a_restart_keeps_dialogs_and_probes_before_it_says_anything(house:
     assert basic_of(notify) == "open"
 
 
+async def test_a_neighbour_may_prove_its_own_name_wherever_its_route_leads(house: PresenceHouse) -> None:
+    """Mutual TLS: Record-Route names an address, the certificate a domain; a restart does not forget which."""
+    flow = Flow("tls", "192.0.2.50", 40_000, "192.0.2.1", 5061, 7, ("pbx.test",))
+    route = (("Record-Route", "<sip:192.0.2.50:5061;transport=tls;lr>"),)
+    await house.subscribe(BOB, BEN, headers=route, flow=flow)
+    [notify] = house.notifies()
+    assert notify.next_hop == NextHop(tls_names=("pbx.test",))
+    again = await PresenceHouse(house.store, house.clock).open()
+    await again.stanza(SUBSCRIBED.replace("ana@corp.test", "bob@pbx.test"), again.pbx_link)
+    assert again.notifies()[0].next_hop == NextHop(tls_names=("pbx.test",))
+
+
 async def test_a_resource_that_does_not_answer_the_probe_is_gone(house: PresenceHouse) -> None:
     await granted(house)
     await house.stanza(available("phone"))
@@ -326,6 +342,44 @@ async def test_a_contact_list_is_one_subscription(house: PresenceHouse) -> None:
     [notify] = house.notifies()
     assert b"fullState='false'" in notify.request.body
     assert b"carl" not in notify.request.body
+
+
+async def test_a_list_may_be_required_and_compressed_as_linphone_does(house: PresenceHouse) -> None:
+    """RFC 5367 section 4 wants the option tag in Require; edge case 19: deflate."""
+    required = (*LIST, ("Require", "recipient-list-subscribe"), ("Content-Disposition", "recipient-list"))
+    incoming = await house.subscribe(
+        ANA,
+        type(ANA)("contacts", "corp.test"),
+        headers=(*required, ("Content-Encoding", "deflate")),
+        body=zlib.compress(write_resource_lists([BEN, CARL])),
+        content_type="application/resource-lists+xml",
+    )
+    assert incoming.status == 200
+    assert unsupported_options(incoming.request, SUPPORTED) == []
+    assert b"sip:carl@corp.test" in house.notifies()[0].request.body
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("br", b"x", 415),
+        ("deflate", b"not compressed", 400),
+        ("deflate", zlib.compress(bytes(1_000_000)), 413),
+        ("", b"<resource-lists/>", 400),
+    ],
+)
+async def test_a_list_that_cannot_be_read_is_refused(
+    house: PresenceHouse, encoding: str, body: bytes, status: int
+) -> None:
+    incoming = await house.subscribe(
+        ANA,
+        type(ANA)("contacts", "corp.test"),
+        headers=(*LIST, ("Content-Encoding", encoding)),
+        body=body,
+        content_type="application/resource-lists+xml",
+    )
+    assert incoming.status == status
+    assert (incoming.response.headers.get("Accept-Encoding") is not None) == (status == 415)
 
 
 async def test_a_list_needs_the_extension(house: PresenceHouse) -> None:

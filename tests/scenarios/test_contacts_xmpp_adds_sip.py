@@ -164,6 +164,30 @@ async def test_who_is_on_the_employees_list_already_is_granted_at_once(house: Pr
     assert house.notices.sent == []
 
 
+async def test_edge_case_14_a_stale_grant_on_bens_side_is_renewed_when_ana_adds_him(house: PresenceHouse) -> None:
+    """Ben's server still holds ana as a contact; it is not told that she is none, now that she wants him as well."""
+    await house.register(ANA)
+    await house.subscribe(ANA, BEN)
+    house.link.take()
+    await house.stanza("<presence type='probe' from='ben@people.test' to='ana@corp.test'/>")
+    assert house.said() == [
+        ("subscribed", "ana@corp.test", "ben@people.test"),
+        ("", "ana@corp.test/isthmus", "ben@people.test"),
+    ]
+    assert house.contacts.state(BEN, ANA) is AuthorisationState.ACTIVE
+
+
+async def test_a_probe_of_somebody_who_was_declined_is_no_way_back_in(house: PresenceHouse) -> None:
+    await house.subscribe(ANA, BEN)
+    await house.stanza(SUBSCRIBE)
+    await house.contacts.decline(ANA, BEN)
+    await house.settle()
+    house.link.take()
+    await house.stanza("<presence type='probe' from='ben@people.test' to='ana@corp.test'/>")
+    assert ("unsubscribed", "ana@corp.test", "ben@people.test") in house.said()
+    assert house.contacts.state(BEN, ANA) is None
+
+
 async def test_nothing_is_told_that_is_not_durable(house: PresenceHouse) -> None:
     await house.stanza(SUBSCRIBE)
     house.store.fault = StoreError("the disk is full")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+
 import pytest
 
 from isthmus.errors import RequestTimeoutError
@@ -304,6 +307,35 @@ async def test_a_publication_for_a_person_whom_a_neighbour_owns_changes_nothing(
     house.publications.receive(incoming, Identity(BOB, "peer"))
     assert incoming.status == 403
     assert not house.publications.has_any(BOB)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("deflate", zlib.compress(pidf(ANA, "closed").encode()), 200),
+        ("gzip", gzip.compress(pidf(ANA, "closed").encode()), 200),
+        ("br", b"x", 415),
+        ("deflate", b"x", 400),
+    ],
+)
+async def test_edge_case_19_a_publication_may_be_compressed(
+    house: PresenceHouse, encoding: str, body: bytes, status: int
+) -> None:
+    await house.register(ANA)
+    headers = (("Event", "presence"), ("Content-Encoding", encoding))
+    request = sip_request(
+        "PUBLISH",
+        f"sip:{ANA}",
+        sender=f"sip:{ANA}",
+        headers=headers,
+        body=body,
+        content_type="application/pidf+xml",
+    )
+    incoming = MemoryIncomingRequest(request, UDP_PHONE)
+    house.publications.receive(incoming, Identity(ANA))
+    await house.settle()
+    assert incoming.status == status
+    assert house.agent.hosted_document(ANA).person.state.is_online == (status != 200)
 
 
 async def test_a_publication_for_a_domain_is_404(house: PresenceHouse) -> None:

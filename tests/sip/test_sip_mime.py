@@ -57,12 +57,19 @@ def test_a_related_body_names_its_root() -> None:
         parameters=(("type", "application/rlmi+xml"), ("start", "<root@corp.test>")),
         boundary="xyz",
     )
-    assert content_type == ('multipart/related;boundary="xyz";type="application/rlmi+xml";start="<root@corp.test>"')
+    # The boundary plain and last: that is how Linphone finds it.
+    assert content_type == 'multipart/related;type="application/rlmi+xml";start="<root@corp.test>";boundary=xyz'
     assert body == (
         b"--xyz\r\nContent-Type: application/rlmi+xml\r\nContent-Id: <root@corp.test>\r\n\r\n<list/>\r\n"
         b"--xyz\r\nContent-Type: application/pidf+xml\r\n\r\n<presence/>\r\n--xyz--\r\n"
     )
     assert parse_multipart(body, content_type)[0].content_id == "root@corp.test"
+
+
+def test_a_boundary_that_is_no_token_is_quoted() -> None:
+    content_type, body = build_multipart([Part.of("text/plain", b"Hi")], boundary="a b")
+    assert content_type == 'multipart/mixed;boundary="a b"'
+    assert parse_multipart(body, content_type)[0].body == b"Hi"
 
 
 def test_preamble_and_epilogue_are_dropped_and_a_missing_end_is_forgiven() -> None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.errors import SipParseError
+from isthmus.sip.fields import NameAddr
 from isthmus.sip.message import SipRequest, SipResponse, build_response
 from isthmus.sip.uri import OtherUri, parse_uri
-from isthmus.sip.validation import SINGLE_FIELDS, accepts, check_request, check_response, unsupported_options
+from isthmus.sip.validation import (
+    _PLAIN_PERSON,
+    SINGLE_FIELDS,
+    accepts,
+    check_request,
+    check_response,
+    unsupported_options,
+)
 
 FIELDS = {
     "Via": "SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1",
@@ -138,3 +148,20 @@ def test_required_options_we_lack_are_named() -> None:
 )
 def test_accept_decides_what_the_sender_takes(accept: str | None, media_type: str, is_taken: bool) -> None:
     assert accepts(request(Accept=accept), media_type) is is_taken
+
+
+@given(st.from_regex(_PLAIN_PERSON, fullmatch=True))
+def test_what_a_response_need_not_parse_would_have_been_parsed_without_an_error(text: str) -> None:
+    assert str(NameAddr.parse(text)).lower() == text.lower()
+
+
+@pytest.mark.parametrize("name", ["From", "To"])
+@pytest.mark.parametrize(
+    "value", ["<sip:ana@corp.test", "<sip:ana%zz@corp.test>", "<sip:ana@corp.test>;=", "Ana, B <x>"]
+)
+def test_a_response_with_a_malformed_person_is_dropped(name: str, value: str) -> None:
+    response = build_response(request(), 200, to_tag="t")
+    response.headers.set(name, value)
+    with pytest.raises(SipParseError) as caught:
+        check_response(response)
+    assert caught.value.status == 0

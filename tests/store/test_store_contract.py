@@ -15,6 +15,7 @@ from isthmus.model import Address, Authorisation, AuthorisationState, Failure, M
 from isthmus.ports import (
     AuditRecord,
     Binding,
+    CallRecord,
     Crossing,
     DomainRule,
     Flow,
@@ -411,3 +412,57 @@ async def test_the_audit_log_is_read_newest_first(store: Store, make: Make) -> N
     assert await store.audit(limit=2) == [records[4], records[3]]
     assert await store.audit(limit=0) == []
     await store.close()
+
+
+# --- calls ---
+
+CALL = CallRecord(
+    id="c1",
+    caller=ANA,
+    callee=BEN,
+    started_at=1_000.0,
+    answered_at=1_005.0,
+    ended_at=1_065.5,
+    media=("audio", "video"),
+    path="relayed",
+    cause="hung up",
+    text="The call was ended.",
+    rule="global.audio",
+    device="phone",
+    quality=({"media": "audio", "party": "caller", "packets": 3_000, "lost": 2, "mos": 4.3},),
+)
+
+
+async def test_call_records_keep_every_field_over_a_restart(store: Store, make: Make, clock: FakeClock) -> None:
+    store.note_call(CALL, clock.wall() + 60)
+    assert await store.calls() == [CALL]
+    await store.close()
+    again = make()
+    await again.open()
+    assert await again.call("c1") == CALL
+    assert CALL.seconds == 60.5
+
+
+async def test_call_records_are_read_newest_first_by_person_and_until_they_expire(
+    store: Store, clock: FakeClock
+) -> None:
+    for number, (caller, callee) in enumerate(((ANA, BEN), (BEN, ODD), (ODD, ANA))):
+        record = replace(CALL, id=f"c{number}", caller=caller, callee=callee, started_at=float(number))
+        store.note_call(record, clock.wall() + 60 * (number + 1))
+    assert [call.id for call in await store.calls()] == ["c2", "c1", "c0"]
+    assert [call.id for call in await store.calls(limit=1)] == ["c2"]
+    assert [call.id for call in await store.calls(person=BEN)] == ["c1", "c0"]
+    clock.advance(61)
+    assert [call.id for call in await store.calls()] == ["c2", "c1"]
+    assert await store.call("c0") is None
+
+
+async def test_live_calls_are_what_the_next_run_finds(store: Store, make: Make) -> None:
+    store.note_live_call("one", {"legs": [1]})
+    store.note_live_call("two", {"legs": [2]})
+    store.note_live_call("one", {"legs": [3]})
+    store.note_live_call_gone("two")
+    await store.close()
+    again = make()
+    await again.open()
+    assert await again.live_calls() == [("one", {"legs": [3]})]

@@ -9,6 +9,7 @@ from isthmus.config import BusinessDomain, Configuration, DomainKind, SipPeer, S
 from isthmus.model import Address
 from isthmus.services.accounts import Accounts
 from isthmus.services.administration import Administration
+from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
 from isthmus.services.explanation import Explanation
@@ -85,6 +86,7 @@ class AdministrationWorld:
             self.accounts,
             self.explanation,
             self.clock,
+            contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
             is_live=is_live,
         )
 

@@ -29,7 +29,7 @@ class IsthmusProcess:
         settings: lines of TOML put at the end of isthmus.toml (further domains, limits).
         environment: further `ISTHMUS_...` settings, which win over ours.
         xmpp_interface: loopback address of the embedded Prosody's client and server ports.
-        tls: serve SIP over TLS as well, with this certificate.
+        tls: serve SIP over TLS and wss as well, with this certificate.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class IsthmusProcess:
         self.domain = domain
         self.settings = settings
         self.xmpp_interface = xmpp_interface
-        self.sip_port, self.ws_port, self.tls_port = free_port(), free_port(), free_port()
+        self.sip_port, self.ws_port = free_port(), free_port()
+        self.tls_port, self.wss_port = free_port(), free_port()
         self.c2s_port, self.component_port = free_port(), free_port()
         self.s2s_port, self.http_port, self.web_port = free_port(), free_port(), free_port()
+        self.relay_port, self.turn_port = free_port(), free_port()
         self.environment = {
             "ISTHMUS_DATA": str(self.data),
             "ISTHMUS_XMPP__INTERFACE": xmpp_interface,
@@ -58,12 +60,15 @@ class IsthmusProcess:
             "ISTHMUS_XMPP__COMPONENT_PORT": str(self.component_port),
             "ISTHMUS_XMPP__WEBSOCKET_PORT": str(self.http_port),
             "ISTHMUS_WEB__PORT": str(self.web_port),
+            "ISTHMUS_MEDIA__CONTROL_PORT": str(self.relay_port),
+            "ISTHMUS_TURN__PORT": str(self.turn_port),
             "ISTHMUS_SIP__LISTENERS": json.dumps(
                 [
                     {"transport": "udp", "host": "127.0.0.1", "port": self.sip_port},
                     {"transport": "tcp", "host": "127.0.0.1", "port": self.sip_port},
                     {"transport": "ws", "host": "127.0.0.1", "port": self.ws_port},
                     *([{"transport": "tls", "host": "127.0.0.1", "port": self.tls_port}] if tls else []),
+                    *([{"transport": "wss", "host": "127.0.0.1", "port": self.wss_port}] if tls else []),
                 ]
             ),
             **(_tls_settings(tls) if tls else {}),
@@ -124,10 +129,21 @@ class IsthmusProcess:
         await self.stop()
         await self.start()
 
-    @property
-    def prosody_pid(self) -> int:
-        """The process that Prosody's own file names; 0 while Prosody is between making the file and filling it."""
-        return int((self.data / "prosody" / "prosody.pid").read_text() or 0)
+    async def prosody_pid(self, *, after: int = 0, timeout_seconds: float = 15.0) -> int:
+        """The process that Prosody's own file names, another one than `after`.
+
+        Waits while Prosody is between making the file and filling it. Never 0: to a signal that would be all of us.
+        """
+
+        def look() -> int | None:
+            try:
+                found = int((self.data / "prosody" / "prosody.pid").read_text() or 0)
+            except FileNotFoundError:
+                return None
+            return found if found not in (0, after) else None
+
+        pid: int = await wait_until(look, "Prosody to run", timeout_seconds, detail=self.process.output)
+        return pid
 
     async def cli(self, *arguments: str, check: bool = True) -> str:
         """Run `isthmus ARGUMENTS` and return what it prints."""
@@ -156,9 +172,9 @@ class IsthmusProcess:
         for consumer in consumers:
             await self.operation("consumer.add", address=consumer, password=PASSWORD)
 
-    async def operation(self, name: str, **arguments: object) -> Any:
+    async def operation(self, operation: str, /, **arguments: object) -> Any:
         """Run one operation of the running server; quicker than starting a program for it."""
-        return await asyncio.to_thread(ControlClient(self.data).call, name, arguments)
+        return await asyncio.to_thread(ControlClient(self.data).call, operation, arguments)
 
     def phone(self, address: str, *contacts: str, transport: str = "udp", publish_seconds: int = 60) -> Baresip:
         """A baresip for this user, with these people in its contact list."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,13 @@ class JsSip:
 
     Args:
         url: of the WebSocket, `ws://127.0.0.1:5066`.
+        authority: PEM file of whom it believes besides those that everybody does.
     """
 
     url: str
     address: str
     password: str
+    authority: Path | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     _child: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
@@ -43,6 +46,7 @@ class JsSip:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
+            env={**os.environ, **({"NODE_EXTRA_CA_CERTS": str(self.authority)} if self.authority else {})},
         )
         self._reader = asyncio.create_task(self._read())
         told = await self.expect("registered", "registration failed")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import IssuedCertificate
 from tests.support.processes import Process, wait_for_port
 
 _SCHEMAS = Path("/usr/share/kamailio/db_sqlite")
@@ -18,12 +19,23 @@ _MODULES = next(Path("/usr/lib").glob("*/kamailio/modules"), Path("/usr/lib/kama
 needs_kamailio = pytest.mark.skipif(
     shutil.which("kamailio") is None
     or not (_MODULES / "presence.so").exists()
-    or not (_MODULES / "db_sqlite.so").exists(),
-    reason="Kamailio with its presence and SQLite modules is not installed",
+    or not (_MODULES / "db_sqlite.so").exists()
+    or not (_MODULES / "tls.so").exists(),
+    reason="Kamailio with its presence, SQLite and TLS modules is not installed",
 )
 
 PASSWORD = "kamailio-secret"  # of all its users
 
+# Mutual TLS: whoever connects, or is connected to, shows a certificate of the authority.
+_TLS_LISTEN = "enable_tls=yes\nlisten=tls:{host}:{tls_port}\n"
+_TLS_SETTINGS = """\
+modparam("tls", "tls_method", "TLSv1.2+")
+modparam("tls", "certificate", "{certificate}")
+modparam("tls", "private_key", "{private_key}")
+modparam("tls", "ca_list", "{authority}")
+modparam("tls", "verify_certificate", 1)
+modparam("tls", "require_certificate", 1)
+"""
 # Registers with a digest, is the presence agent of its users, and sends what is for other domains to Isthmus.
 _CONFIGURATION = """\
 #!KAMAILIO
@@ -34,10 +46,10 @@ tcp_children=2
 auto_aliases=no
 listen=udp:{host}:{port}
 listen=tcp:{host}:{port}
-alias="{domain}"
+{tls_listen}alias="{domain}"
 mpath="{modules}/"
 {loads}
-modparam("ctl", "binrpc", "unix:{folder}/ctl")
+{tls_settings}modparam("ctl", "binrpc", "unix:{folder}/ctl")
 modparam("usrloc", "db_mode", 0)
 modparam("presence", "db_url", "sqlite:///{folder}/kamailio.db")
 modparam("presence", "server_address", "sip:presence@{host}:{port}")
@@ -112,6 +124,7 @@ class Kamailio:
         host, port: its address, UDP and TCP.
         gateway: `host:port` of Isthmus, for other domains.
         transport: how it speaks to the gateway.
+        tls: its certificate, and the authority that it believes; it listens on `tls_port` then.
     """
 
     folder: Path
@@ -120,6 +133,8 @@ class Kamailio:
     port: int
     gateway: str
     transport: str = "udp"
+    tls: tuple[IssuedCertificate, Path] | None = None
+    tls_port: int = 0
     process: Process = field(init=False)
 
     async def start(self) -> None:
@@ -137,7 +152,9 @@ class Kamailio:
                 domain=self.domain,
                 modules=_MODULES,
                 folder=self.folder,
-                loads="\n".join(f'loadmodule "{name}.so"' for name in _LOADS),
+                loads="\n".join(f'loadmodule "{name}.so"' for name in (*(("tls",) if self.tls else ()), *_LOADS)),
+                tls_listen=_TLS_LISTEN.format(host=self.host, tls_port=self.tls_port) if self.tls else "",
+                tls_settings=self._tls_settings(),
                 password=PASSWORD,
                 gateway=self.gateway,
                 transport=self.transport,
@@ -153,6 +170,12 @@ class Kamailio:
         )
         await self.process.start()
         await wait_for_port(self.port, host=self.host)
+
+    def _tls_settings(self) -> str:
+        if self.tls is None:
+            return ""
+        issued, authority = self.tls
+        return _TLS_SETTINGS.format(certificate=issued.certificate, private_key=issued.private_key, authority=authority)
 
     async def stop(self) -> None:
         """End it; its main process ends its children."""

@@ -34,7 +34,7 @@ register_only_when_network_is_up=0
 auto_net_state_mon=0
 publish_presence=1
 im_notif_policy=all
-[storage]
+{list}[storage]
 backend=sqlite3
 uri={folder}/linphone.db
 call_logs_db_uri={folder}/logs.db
@@ -69,6 +69,7 @@ class Linphone:
         proxy: where to register, `127.0.0.1:5060`.
         contacts: addresses whose presence it watches.
         speaks_cpim: it wraps its messages in CPIM and asks for notifications.
+        list_uri: watches all its contacts with one subscription to this address (RFC 4662).
         authority: PEM file of whom it believes on TLS; names are not compared, since it is told an address.
     """
 
@@ -80,6 +81,7 @@ class Linphone:
     contacts: tuple[str, ...] = ()
     speaks_cpim: bool = False
     authority: Path = Path(os.devnull)
+    list_uri: str = ""
     _child: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     async def start(self) -> None:
@@ -104,6 +106,7 @@ class Linphone:
                 tls_port=free_port(),
                 authority=self.authority,
                 cpim=int(self.speaks_cpim),
+                list=f"rls_uri={self.list_uri}\n" if self.list_uri else "",
             )
             + friends
         )

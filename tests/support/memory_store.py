@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from isthmus.errors import StoreError
 from isthmus.model import Address, Authorisation, Failure, User
@@ -14,6 +15,7 @@ from isthmus.ports import (
     Appended,
     AuditRecord,
     Binding,
+    CallRecord,
     Crossing,
     DomainRule,
     JournalEntry,
@@ -119,6 +121,8 @@ class MemoryStore:
         self._rules: dict[str, DomainRule] = {}
         self._crossings: dict[tuple[Address, Address, str], Crossing] = {}
         self._audit: list[AuditRecord] = []
+        self._calls: dict[str, tuple[CallRecord, float]] = {}
+        self._live_calls: dict[str, Mapping[str, Any]] = {}
 
     def fail_with(self, error: StoreError | None = None) -> None:
         """Make the store and its journal fail from now on."""
@@ -264,6 +268,29 @@ class MemoryStore:
         return [
             self._crossings[key] for key in sorted(self._crossings) if (key[0], key[1]) in ((one, other), (other, one))
         ]
+
+    def note_call(self, record: CallRecord, expires_at: float) -> None:
+        self._calls[record.id] = record, expires_at
+
+    async def calls(self, *, person: Address | None = None, limit: int = 100) -> Sequence[CallRecord]:
+        self._check()
+        now = self._wall()
+        found = [record for record, expires_at in self._calls.values() if expires_at > now]
+        found = [record for record in found if person in (None, record.caller, record.callee)]
+        return sorted(found, key=lambda record: (-record.started_at, record.id))[:limit]
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        return next((record for record in await self.calls(limit=len(self._calls)) if record.id == call_id), None)
+
+    def note_live_call(self, call_id: str, state: Mapping[str, Any]) -> None:
+        self._live_calls[call_id] = state
+
+    def note_live_call_gone(self, call_id: str) -> None:
+        self._live_calls.pop(call_id, None)
+
+    async def live_calls(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        self._check()
+        return [(call_id, self._live_calls[call_id]) for call_id in sorted(self._live_calls)]
 
     async def save_audit(self, record: AuditRecord) -> None:
         self._check()

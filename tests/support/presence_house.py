@@ -56,7 +56,7 @@ CONFIGURATION = Configuration(
             name="pbx.test",
             kind=DomainKind.ROUTED,
             component_secret=SecretStr("secret"),
-            peers=(SipPeer(host="192.0.2.50"),),
+            peers=(SipPeer(host="192.0.2.50", tls_names=("pbx.test",)),),
         ),
     )
 )
@@ -200,6 +200,7 @@ class PresenceHouse:
         headers: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
         content_type: str = "",
+        flow: Flow = UDP_PHONE,
     ) -> MemoryIncomingRequest:
         """A phone of `watcher` sends an initial SUBSCRIBE."""
         request = sip_request(
@@ -215,7 +216,7 @@ class PresenceHouse:
             body=body,
             content_type=content_type,
         )
-        incoming = MemoryIncomingRequest(request, UDP_PHONE)
+        incoming = MemoryIncomingRequest(request, flow)
         self.notifier.receive(incoming, Identity(watcher))
         await self.settle()
         return incoming

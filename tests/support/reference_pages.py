@@ -82,7 +82,8 @@ This page is generated from the commands themselves (`python -m tests.support.re
 - `--json` prints the result for a program; an error is then `{"error": ..., "exit_code": ...}` on standard error.
 - Passwords are asked for, read with `--password-file` (`-` is standard input), or made and shown once. They are never
   arguments.
-- `isthmus --install-completion` sets up completion for your shell.
+- `isthmus --install-completion` sets up completion for your shell: commands, options, settings, and the people and
+  domains that the running server knows.
 
 Exit codes: 0 done, 1 the doctor found a failure, 2 wrong usage, 64 cannot be done as asked, 65 the XMPP server refused
 an account, 67 no such user, contact or rule, 69 needs a running server or a port, 70 a mistake of ours, 74 the store

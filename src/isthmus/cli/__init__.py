@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import consumers, contacts, diagnosis, domains, policies, server, users, welcome
+from isthmus.cli import calls, consumers, contacts, diagnosis, domains, policies, server, users, welcome
 from isthmus.cli.output import Errors, Session
 
 DATA_VARIABLE = "ISTHMUS_DATA"
@@ -15,7 +15,7 @@ DATA_VARIABLE = "ISTHMUS_DATA"
 app = typer.Typer(
     name="isthmus",
     cls=Errors,
-    help="Contacts, presence and messages between a company's SIP domain and XMPP.",
+    help="Contacts, presence, messages and calls between a company's SIP domain and XMPP.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(users.app, name="user")
 app.add_typer(consumers.app, name="consumer")
 app.add_typer(contacts.app, name="contact")
+app.add_typer(calls.app, name="call")
 app.add_typer(domains.app, name="domain")
 app.add_typer(domains.app, name="provider", hidden=True)
 app.add_typer(policies.app, name="policy")
@@ -49,7 +50,7 @@ def everything(
         bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Contacts, presence and messages between a company's SIP domain and XMPP."""
+    """Contacts, presence, messages and calls between a company's SIP domain and XMPP."""
     context.obj = Session(data.absolute())
 
 

@@ -88,7 +88,7 @@ def write_configuration(data_directory: Path, domains: Sequence[str], consumer_d
 
 def configuration_text(domains: Sequence[str], consumer_domain: str) -> str:
     """The commented file; every secret in it is fresh."""
-    parts = [_HEAD.format(consumer_domain=consumer_domain)]
+    parts = [_HEAD.format(consumer_domain=consumer_domain, turn_secret=secrets.token_urlsafe(24))]
     parts += [_DOMAIN.format(name=name, secret=secrets.token_urlsafe(24)) for name in domains]
     return "\n".join([*parts, _TAIL])
 
@@ -127,6 +127,24 @@ consumer_domain = "{consumer_domain}"
 # websocket_port = 5280
 # trusted_authorities = "partners.pem" # embedded only: instead of the system's, for other servers' certificates
 # hosts_file = "hosts"          # embedded only: addresses of servers that DNS does not know, like /etc/hosts
+
+[media]
+# embedded = true               # start and watch our own rtpengine, where it is installed
+# host = "127.0.0.1"            # address of this machine that calls of others than this machine's go through
+# advertised_host = ""          # the public address, behind a NAT that maps one to one
+# first_port = 30000            # open these (UDP) to everybody who calls
+# last_port = 39999
+# ng = ["udp:10.0.0.7:22222"]   # further relays
+
+[turn]
+secret = "{turn_secret}"
+# embedded = true               # start and watch our own coturn, where it is installed
+# host = "127.0.0.1"
+# port = 3478                   # open it (UDP and TCP), and the ports below (UDP)
+# advertised_host = ""          # name or address that clients are told
+# external_address = ""         # the public address, behind a NAT that maps one to one
+# first_port = 49152
+# last_port = 65535
 
 [policy]
 # connectivity = true           # of a new data directory; later `isthmus policy set connectivity on|off`

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from isthmus.cli.completion import people
 from isthmus.cli.output import JsonFlag, Session, moment, session, show, table
 from isthmus.errors import IsthmusError, ServerNotRunningError
 
@@ -23,8 +24,8 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     context: typer.Context,
-    one: Annotated[str, typer.Argument(metavar="A", help="name@domain")],
-    other: Annotated[str, typer.Argument(metavar="B", help="name@domain")],
+    one: Annotated[str, typer.Argument(metavar="A", help="name@domain", autocompletion=people)],
+    other: Annotated[str, typer.Argument(metavar="B", help="name@domain", autocompletion=people)],
     json: JsonFlag = False,
 ) -> None:
     """Tell what may cross between two people, what did, and why not."""
@@ -39,7 +40,7 @@ def _explained(result: dict[str, Any]) -> list[str]:
     offered = [row for row in result["verdicts"] if row["is_offered"]]
     lines += table(offered, {**verdicts, "scope": "SET FOR"}, "")
     for view in result["views"]:
-        lines.append(f"{view['watcher']} sees {view['view']} of {view['presentity']}'s presence ({view['rule']})")
+        lines.append(f"{view['watcher']} may see {view['view']} of {view['presentity']}'s presence ({view['rule']})")
     crossed = [{**row, "last_at": moment(row["last_at"])} for row in result["crossed"]]
     columns = {"sender": "FROM", "recipient": "TO", "kind": "WHAT", "delivered": "DELIVERED", "failed": "FAILED"}
     lines += [
@@ -76,7 +77,9 @@ def _examined(run: Session) -> list[dict[str, Any]]:
 
 def trace(
     context: typer.Context,
-    person: Annotated[str, typer.Argument(metavar="[ADDRESS]", help="Only what concerns this person.")] = "",
+    person: Annotated[
+        str, typer.Argument(metavar="[ADDRESS]", help="Only what concerns this person.", autocompletion=people)
+    ] = "",
     call_id: Annotated[str, typer.Option("--call-id", help="Only this call, dialog or message.")] = "",
     recent: Annotated[int, typer.Option("--recent", min=0, help="Begin with this many past decisions.")] = 0,
     json: JsonFlag = False,

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from isthmus.cli.completion import domains
 from isthmus.cli.output import DryRunFlag, JsonFlag, changes, moment, session, show, table
 
 app = typer.Typer(help="Partner domains: allowed, blocked, discovered.", no_args_is_help=True)
 
-DomainArgument = Annotated[str, typer.Argument(metavar="DOMAIN", help="e.g. partner.example")]
+DomainArgument = Annotated[str, typer.Argument(metavar="DOMAIN", help="e.g. partner.example", autocompletion=domains)]
 Subdomains = Annotated[bool, typer.Option("--subdomains", help="Also every domain below.")]
 Note = Annotated[str, typer.Option("--note", help="Why, for the next administrator.")]
 

@@ -19,6 +19,8 @@ from isthmus.net.system_clock import SystemClock
 from isthmus.ports import Store
 from isthmus.services.accounts import Accounts, service_locals
 from isthmus.services.administration import Administration
+from isthmus.services.calls.operations import CallOperations
+from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
 from isthmus.services.explanation import Explanation
@@ -73,6 +75,8 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
         Accounts(configuration, store, directory, policing, bus, clock, consumers),
         Explanation(store, policing, directory, contacts, trace),
         clock,
+        contact_import=ContactImport(contacts, directory, store, clock),
         is_live=False,
         doctor=Examination(configuration, DnsClient(configuration.sip.dns_servers), clock.wall),
+        more=CallOperations(store, clock, None).functions,
     )

@@ -6,20 +6,31 @@ from typing import Annotated
 
 import typer
 
+from isthmus.cli.completion import people, scopes, settings, values
 from isthmus.cli.output import DryRunFlag, JsonFlag, changes, session, show, table
 
 app = typer.Typer(help="Who may reach whom, with what.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Setting, see `isthmus policy show`.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Setting, see `isthmus policy show`.", autocompletion=settings)
+]
 ScopeOption = Annotated[
-    str, typer.Option("--for", metavar="SCOPE", help="global, group:NAME or user:ADDRESS; the most specific wins.")
+    str,
+    typer.Option(
+        "--for",
+        metavar="SCOPE",
+        help="global, group:NAME or user:ADDRESS; the most specific wins.",
+        autocompletion=scopes,
+    ),
 ]
 
 
 @app.command("show")
 def show_settings(
     context: typer.Context,
-    person: Annotated[str, typer.Argument(metavar="[ADDRESS]", help="As it ends up for this person.")] = "",
+    person: Annotated[
+        str, typer.Argument(metavar="[ADDRESS]", help="As it ends up for this person.", autocompletion=people)
+    ] = "",
     json: JsonFlag = False,
 ) -> None:
     """Show the settings in force, with exceptions, or as they end up for one person."""
@@ -35,7 +46,9 @@ def show_settings(
 def set_value(
     context: typer.Context,
     name: Name,
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="on, off, or a word of the setting.")],
+    value: Annotated[
+        str, typer.Argument(metavar="VALUE", help="on, off, or a word of the setting.", autocompletion=values)
+    ],
     scope: ScopeOption = "global",
     dry_run: DryRunFlag = False,
     json: JsonFlag = False,

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from isthmus.cli.completion import users
 from isthmus.cli.output import JsonFlag, session, show, table
 from isthmus.cli.passwords import Generate, PasswordFile, chosen_password, told
 
 app = typer.Typer(help="Business users who register with us.", no_args_is_help=True)
 
-AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="name@domain")]
+AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="name@domain", autocompletion=users)]
 Groups = Annotated[
     list[str] | None, typer.Option("--group", help="Policy group, most important first; may be repeated.")
 ]

@@ -21,7 +21,7 @@ from isthmus.interworking.is_composing import (
     build_is_composing,
 )
 from isthmus.interworking.messages_xmpp import MAXIMUM_ID_LENGTH, MAXIMUM_TEXT_OCTETS
-from isthmus.interworking.sip_bodies import BodyContent, decode_text, read_body, unpack
+from isthmus.interworking.sip_bodies import BodyContent, decode_text, read_body, unpacked_body
 from isthmus.model import Address, ChatState, Failure, Message, MessageKind
 from isthmus.presence.timestamps import format_timestamp, parse_timestamp
 from isthmus.sip.message import SipRequest
@@ -72,8 +72,7 @@ def message_from_sip(
     if recipient is None:
         recipient, recipient_device = address_from_uri(request.uri, phone_domain)
     headers = request.headers
-    encoding = headers.get("Content-Encoding")
-    body = unpack(request.body, encoding) if encoding else request.body
+    body = unpacked_body(request)
     if not body:
         return []
     if request.content_type == "text/plain":

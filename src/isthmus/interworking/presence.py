@@ -5,6 +5,7 @@ A stanza for many watchers is built once: `presence_payload` makes what all shar
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -45,6 +46,9 @@ _REDUCED = {
     Availability.OUT_OF_OFFICE: Availability.AWAY,
 }
 
+# A URL and a digest; a longer one only fills memory.
+MAXIMUM_CAPABILITIES = 512
+
 SUBSCRIPTION_TYPES = frozenset({"subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe"})
 
 
@@ -84,7 +88,7 @@ def device_from_stanza(stanza: Element, now: float) -> Device:
         idle_since=None if idle_since is None else min(idle_since, now),
         source=PresenceSource.FEDERATED,
     )
-    return Device(resource, presence, _priority(stanza))
+    return Device(resource, presence, _priority(stanza), capabilities=_capabilities(stanza))
 
 
 def _note(stanza: Element) -> tuple[str, str]:
@@ -102,6 +106,15 @@ def _priority(stanza: Element) -> int:
     except ValueError:
         return 0
     return max(-128, min(127, value))
+
+
+def _capabilities(stanza: Element) -> str:
+    """XEP-0115 section 4; without `hash` it is the form of 2007, whose `ver` proves nothing."""
+    found = child(stanza, "c", ns.CAPS)
+    if found is None or not (found.get("hash") and found.get("node") and found.get("ver")):
+        return ""
+    text = f"{found.get('hash')} {found.get('node')}#{found.get('ver')}"
+    return sys.intern(text) if len(text) <= MAXIMUM_CAPABILITIES else ""
 
 
 def presence_payload(presence: Presence, *, priority: int | None = None, extra: str = "") -> str:

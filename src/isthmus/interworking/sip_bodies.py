@@ -1,4 +1,4 @@
-"""What the body of a SIP MESSAGE (or a part of it) says: decoding, decompression and a choice among alternatives.
+"""What the body of a SIP request, or a part of it, says: decoding, decompression and a choice among alternatives.
 
 Nothing here knows people: it turns octets into `BodyContent` records that `messages_sip` makes messages of.
 """
@@ -16,6 +16,7 @@ from isthmus.interworking.imdn import IMDN_TYPE, DispositionReport, parse_imdn
 from isthmus.interworking.is_composing import IS_COMPOSING_TYPE, IsComposing, parse_is_composing
 from isthmus.interworking.plain_text import html_to_text, rtf_to_text
 from isthmus.sip.limits import MAXIMUM_MIME_NESTING
+from isthmus.sip.message import SipRequest
 from isthmus.sip.mime import parse_media_type, parse_multipart
 
 # In the order we prefer them among the parts of multipart/alternative.
@@ -93,6 +94,12 @@ def decode_text(body: bytes, charset: str = "") -> str:
     if _CONTROLS.search(text):
         text = _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return text
+
+
+def unpacked_body(request: SipRequest) -> bytes:
+    """Return the body of a request without its Content-Encoding. Raises as `unpack`."""
+    encoding = request.headers.get("Content-Encoding")
+    return unpack(request.body, encoding) if encoding else request.body
 
 
 def unpack(body: bytes, encodings: str) -> bytes:

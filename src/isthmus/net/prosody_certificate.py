@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from isthmus.net.private_files import write_private
 
 # Clients pin a self-signed certificate at first sight: a short life would only ask them again and again.
 VALID_DAYS = 3650
@@ -49,12 +50,3 @@ def ensure_certificate(certificate: Path, key: Path, names: Sequence[str], now: 
     )
     write_private(certificate, signed.public_bytes(serialization.Encoding.PEM))
     return True
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only we may read, replacing an old one in one step (no reader sees half of it)."""
-    new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    new.replace(path)

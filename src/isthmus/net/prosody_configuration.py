@@ -109,6 +109,7 @@ def component_snippet(config: Configuration) -> str:
         "-- Isthmus connects from this machine; for another one set component_interfaces and use a private network,",
         "-- because the component protocol is not encrypted.",
         *_components(config),
+        *_turn_of_another_server(config),
     ]
     return "\n".join(parts) + "\n"
 
@@ -212,6 +213,8 @@ def _services(config: Configuration) -> list[str]:
     modules = [*_MODULES, "admin_socket", "admin_shell"]
     if config.xmpp.websocket_port:
         modules += ["http", "websocket"]
+    if config.turn.is_offered:
+        modules.append("turn_external")
     listed = ", ".join(f'"{module}"' for module in modules)
     return [
         "",
@@ -221,6 +224,32 @@ def _services(config: Configuration) -> list[str]:
         'archive_expires_after = "4w"',
         "-- A page of another origin may speak XMPP here: it needs the password, cookies mean nothing.",
         "cross_domain_websocket = true",
+        *_turn(config),
+    ]
+
+
+def _turn(config: Configuration) -> list[str]:
+    """Clients ask their server for a TURN server and get credentials that expire (XEP-0215)."""
+    turn = config.turn
+    if not turn.is_offered:
+        return []
+    return [
+        f"turn_external_host = {lua_string(turn.told_host.strip('[]'))}",
+        f"turn_external_port = {turn.port}",
+        f"turn_external_secret = {lua_string(turn.secret.get_secret_value())}",
+        f"turn_external_ttl = {turn.credential_seconds}",
+        "turn_external_tcp = true",
+    ]
+
+
+def _turn_of_another_server(config: Configuration) -> list[str]:
+    if not config.turn.is_offered:
+        return []
+    return [
+        "",
+        "-- Calls: our TURN server for the people of this server. Put the settings at the top of the file, before the",
+        '-- first VirtualHost, and add "turn_external" to modules_enabled.',
+        *(f"-- {line}" for line in _turn(config)),
     ]
 
 

@@ -17,13 +17,14 @@ from isthmus.config import SipSettings
 from isthmus.errors import SipParseError
 from isthmus.net.sip_connection import ConnectionLimits
 from isthmus.net.sip_identifiers import FreshIdentifiers
+from isthmus.net.sip_invites import InviteSender
 from isthmus.net.sip_received_request import ReceivedAck, ReceivedRequest
 from isthmus.net.sip_requests import Answer, RequestSender, TargetResolver
 from isthmus.net.sip_resolver import SipResolver
 from isthmus.net.sip_transports import SipTransports
 from isthmus.net.sip_via import answer_flow
 from isthmus.net.sip_wire_trace import WireTrace
-from isthmus.ports import Flow, FlowClosedSink, IncomingRequest, NextHop, RequestSink
+from isthmus.ports import Flow, FlowClosedSink, IncomingRequest, InviteSink, NextHop, RequestSink, SentInvite
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.message import SipMessage, SipRequest, SipResponse, build_response
 from isthmus.sip.parser import BadMessage, parse_message
@@ -46,7 +47,8 @@ from isthmus.trace import Trace
 
 _LOG = logging.getLogger(__name__)
 
-CancelSink = Callable[[IncomingRequest], None]
+CancelSink = Callable[[IncomingRequest, SipRequest], None]
+"""Takes the INVITE that was cancelled, and the CANCEL."""
 
 
 class NetworkSipEndpoint(FreshIdentifiers):
@@ -99,6 +101,7 @@ class NetworkSipEndpoint(FreshIdentifiers):
             start=self._start_transaction,
             new_branch=self.new_branch,
         )
+        self._inviter = InviteSender(self._sender, self._cancel, remember_seconds=self._layer.timers.timeout)
         self._trace = trace
         self._wire = WireTrace(trace, has_bodies=has_trace_bodies)
         self._on_request = on_request
@@ -134,6 +137,7 @@ class NetworkSipEndpoint(FreshIdentifiers):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._inviter.stop()
         self._sender.stop()
         self._transports.close()
 
@@ -151,11 +155,18 @@ class NetworkSipEndpoint(FreshIdentifiers):
         """
         self._sender.request_nowait(request, next_hop, answer)
 
-    async def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
-        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4). Raises TransportError."""
-        flow = await self._sender.flow_for(ack, next_hop)
-        self._layer.send_statelessly(self._sender.prepare(ack, flow), flow)
-        self._drain()
+    def invite(self, request: SipRequest, next_hop: NextHop | None, sink: InviteSink) -> SentInvite:
+        """Send an INVITE, initial or within a dialog (see `ports.CallSipEndpoint.invite`)."""
+        return self._inviter.invite(request, next_hop, sink)
+
+    def send_ack(self, ack: SipRequest, next_hop: NextHop | None = None) -> None:
+        """Send the ACK of a 2xx, which belongs to no transaction (RFC 3261 section 13.2.2.4), if it can be sent."""
+
+        def send(flow: Flow) -> None:
+            self._layer.send_statelessly(self._sender.prepare(ack, flow), flow)
+            self._drain()
+
+        self._sender.send_soon(ack, next_hop, send)
 
     def contact_uri(self, user: str, transport: str, *, host: str = "") -> SipUri:
         """Return a Contact URI that reaches this process over `transport` (our listener's address).
@@ -251,6 +262,11 @@ class NetworkSipEndpoint(FreshIdentifiers):
         self._arm_soon()
         return transaction
 
+    def _cancel(self, transaction: ClientTransaction, reason: str) -> None:
+        self._layer.cancel(transaction, time.monotonic(), reason)
+        self._drain()
+        self._arm_soon()
+
     def _send_response(self, transaction: ServerTransaction, response: SipResponse) -> None:
         self._layer.send_response(transaction, response, time.monotonic())
         if response.status >= 200 and transaction.is_invite:
@@ -265,14 +281,10 @@ class NetworkSipEndpoint(FreshIdentifiers):
         layer = self._layer
         self._is_draining = True
         try:
-            while True:
-                outgoing = layer.outgoing()
-                for data, flow in outgoing:
+            while layer.has_news:
+                for data, flow in layer.outgoing():
                     self._write(data, flow)
-                events = layer.events()
-                if not events and not outgoing:
-                    return
-                for event in events:
+                for event in layer.events():
                     self._tell(event)
         finally:
             self._is_draining = False
@@ -307,22 +319,28 @@ class NetworkSipEndpoint(FreshIdentifiers):
         if incoming is None:
             return
         if self._on_cancel is not None:
-            self._on_cancel(incoming)
+            self._on_cancel(incoming, event.request)
         else:
             incoming.respond(487)
 
     def _tell_response(self, event: ResponseReceived) -> None:
-        self._sender.response_received(event.transaction, event.response)
+        if not self._sender.response_received(event.transaction, event.response):
+            self._inviter.response_received(event.transaction, event.response)
 
     def _tell_timeout(self, event: TransactionTimedOut) -> None:
         if isinstance(event.transaction, ClientTransaction):
             self._sender.timed_out(event.transaction)
+            self._inviter.timed_out(event.transaction)
         else:
             self._invites.pop(event.transaction, None)
 
     def _tell_failure(self, event: TransactionFailed) -> None:
         if isinstance(event.transaction, ClientTransaction):
             self._sender.failed(event.transaction)
+            self._inviter.failed(event.transaction)
+
+    def _tell_stray(self, event: StrayResponse) -> None:
+        self._inviter.stray_received(event.response)
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -358,5 +376,5 @@ _TELL: dict[type[Event], Callable[[NetworkSipEndpoint, Any], None]] = {
     CancelReceived: NetworkSipEndpoint._tell_cancel,
     TransactionTimedOut: NetworkSipEndpoint._tell_timeout,
     TransactionFailed: NetworkSipEndpoint._tell_failure,
-    StrayResponse: lambda endpoint, event: None,  # nobody waits for it; calls will want the 2xx of late forks
+    StrayResponse: NetworkSipEndpoint._tell_stray,
 }

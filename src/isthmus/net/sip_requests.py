@@ -7,8 +7,9 @@ Everything else (DNS, connecting, failover) is the slow way, a coroutine over th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Protocol
@@ -72,20 +73,23 @@ class RequestSender:
 
     # --- what the transaction layer tells -----------------------------------------------------------------------
 
-    def response_received(self, transaction: ClientTransaction, response: SipResponse) -> None:
-        """Pass on a final response; provisional ones only keep the transaction alive."""
-        if response.status >= 200:
-            answer = self._waiting.pop(transaction, None)
-            if answer is not None:
-                answer(response)
+    def response_received(self, transaction: ClientTransaction, response: SipResponse) -> bool:
+        """Pass on a final response; provisional ones only keep the transaction alive. False: nobody waits for it."""
+        if response.status < 200:
+            return transaction in self._waiting
+        answer = self._waiting.pop(transaction, None)
+        if answer is None:
+            return False
+        answer(response)
+        return True
 
     def timed_out(self, transaction: ClientTransaction) -> None:
         """Nobody answered in 64*T1."""
-        self._give_up(transaction, RequestTimeoutError(f"{_describe(transaction)} was not answered in time"))
+        self._give_up(transaction, RequestTimeoutError(f"{describe(transaction)} was not answered in time"))
 
     def failed(self, transaction: ClientTransaction) -> None:
         """The flow broke."""
-        self._give_up(transaction, TransportError(f"{_describe(transaction)} failed: the peer cannot be reached"))
+        self._give_up(transaction, TransportError(f"{describe(transaction)} failed: the peer cannot be reached"))
 
     def stop(self) -> None:
         """Fail everything that waits."""
@@ -94,6 +98,27 @@ class RequestSender:
         waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
             answer(TransportError("the SIP endpoint is stopping"))
+
+    def send_soon(self, request: SipRequest, next_hop: NextHop | None, send: Callable[[Flow], None]) -> None:
+        """Call `send` with the flow that `request` takes, at once or when it is found; never when there is none."""
+        try:
+            flow = self.known_flow(request, next_hop)
+        except TransportError:
+            return
+        if flow is not None:
+            send(flow)
+            return
+
+        async def find() -> None:
+            with contextlib.suppress(TransportError):
+                send(await self.flow_for(request, next_hop))
+
+        self._run(find())
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _give_up(self, transaction: ClientTransaction, error: TransportError) -> None:
         answer = self._waiting.pop(transaction, None)
@@ -105,31 +130,28 @@ class RequestSender:
     def request_nowait(self, request: SipRequest, next_hop: NextHop | None, answer: Answer) -> None:
         """Send and call `answer` once, with the final response or the error; perhaps before this returns."""
         try:
-            flow = self._known_flow(request, next_hop)
+            flow = self.known_flow(request, next_hop)
             if flow is not None:
                 self._send(request, flow, answer)
                 return
         except TransportError as error:
             answer(error)
             return
-        task = asyncio.get_running_loop().create_task(self._answer_later(request, next_hop, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._run(self._answer_later(request, next_hop, answer))
 
     async def request(self, request: SipRequest, next_hop: NextHop | None) -> SipResponse:
         """Send and return the final response. Raises RequestTimeoutError, TransportError."""
-        flow = self._known_flow(request, next_hop)
+        flow = self.known_flow(request, next_hop)
         if flow is not None:
             return await self._exchange(request, flow)
         return await self._request_by_targets(request, next_hop)
 
     async def flow_for(self, request: SipRequest, next_hop: NextHop | None) -> Flow:
         """Return the flow that `request` would take first. Raises TransportError."""
-        flow = self._known_flow(request, next_hop)
+        flow = self.known_flow(request, next_hop)
         if flow is not None:
             return flow
-        target = (await self._targets(request, next_hop))[0]
-        return await self._flow_to(target, next_hop, size=0)
+        return await self.flow_to((await self.targets(request, next_hop))[0], request, next_hop)
 
     def prepare(self, request: SipRequest, flow: Flow) -> SipRequest:
         """Return a copy with our Via on top, and Max-Forwards if it was absent."""
@@ -149,8 +171,12 @@ class RequestSender:
 
     # --- the fast way ---------------------------------------------------------------------------------------------
 
-    def _known_flow(self, request: SipRequest, next_hop: NextHop | None) -> Flow | None:
-        """Return the flow when it is known without waiting, None when the slow way must find it."""
+    def known_flow(self, request: SipRequest, next_hop: NextHop | None) -> Flow | None:
+        """Return the flow when it is known without waiting, None when the slow way must find it.
+
+        Raises:
+            TransportError: the connection that it must go over is closed, or it has no SIP destination.
+        """
         if next_hop is not None and next_hop.flow is not None:
             flow = next_hop.flow
             if flow.transport == "udp":
@@ -164,19 +190,23 @@ class RequestSender:
             return None
         transport = (uri.param("transport") or "udp").lower()
         if transport in ("tcp", "tls"):
-            names = (next_hop.tls_names if next_hop is not None else ()) or (uri.host,)
+            names = _accepted_names(next_hop, uri.host)
             port = uri.port or (DEFAULT_TLS_PORT if transport == "tls" else DEFAULT_PORT)
             return self._transports.open_stream_flow(transport, host, port, names)
         if transport != "udp" or (not is_loopback(host) and _estimated_size(request) > LARGEST_DATAGRAM_REQUEST):
             return None
         return self._transports.udp_flow(host, uri.port or DEFAULT_PORT)
 
-    def _send(self, request: SipRequest, flow: Flow, answer: Answer) -> ClientTransaction:
+    def start_transaction(self, request: SipRequest, flow: Flow) -> ClientTransaction:
+        """Send a request on a flow. Raises TransportError when it can never fit."""
         if len(request.body) > _LARGEST_DATAGRAM and flow.transport == "udp":
             raise TransportError(f"a {request.method} of {len(request.body)} octets does not fit a UDP datagram")
-        transaction = self._start(self.prepare(request, flow), flow)
+        return self._start(self.prepare(request, flow), flow)
+
+    def _send(self, request: SipRequest, flow: Flow, answer: Answer) -> ClientTransaction:
+        transaction = self.start_transaction(request, flow)
         if transaction.state is ClientState.TERMINATED:  # the write failed at once
-            answer(TransportError(f"{_describe(transaction)} failed: the peer cannot be reached"))
+            answer(TransportError(f"{describe(transaction)} failed: the peer cannot be reached"))
         else:
             self._waiting[transaction] = answer
         return transaction
@@ -212,17 +242,16 @@ class RequestSender:
         """Try one target after the other, each with a new branch (RFC 3263 section 4.3)."""
         failure: TransportError | None = None
         unavailable: SipResponse | None = None
-        for target in await self._targets(request, next_hop):
+        for target in await self.targets(request, next_hop):
             try:
                 response = await self._request_from(target, request, next_hop)
             except TransportError as error:
-                self._penalise(target)
+                self.judge(target, is_working=False)
                 failure = error
                 continue
+            self.judge(target, is_working=response.status != 503)
             if response.status != 503:
-                self._penalties.pop(target, None)
                 return response
-            self._penalise(target)
             unavailable = response
         if unavailable is not None:
             return unavailable
@@ -230,9 +259,10 @@ class RequestSender:
         raise failure
 
     async def _request_from(self, target: Target, request: SipRequest, next_hop: NextHop | None) -> SipResponse:
-        return await self._exchange(request, await self._flow_to(target, next_hop, size=_estimated_size(request)))
+        return await self._exchange(request, await self.flow_to(target, request, next_hop))
 
-    async def _targets(self, request: SipRequest, next_hop: NextHop | None) -> list[Target]:
+    async def targets(self, request: SipRequest, next_hop: NextHop | None) -> list[Target]:
+        """Return where a request can go, best first; lately failed ones last. Raises TransportError for nowhere."""
         uri = destination(request, next_hop)
         targets = list(await self._resolver.targets(uri))
         if not targets:
@@ -240,19 +270,27 @@ class RequestSender:
         now = time.monotonic()
         return sorted(targets, key=lambda target: self._penalties.get(target, 0.0) > now)
 
-    async def _flow_to(self, target: Target, next_hop: NextHop | None, *, size: int) -> Flow:
-        """Return a flow to a target; large requests go over TCP where it answers (RFC 3261 section 18.1.1)."""
-        names = (next_hop.tls_names if next_hop is not None else ()) or (target.tls_name,)
+    async def flow_to(self, target: Target, request: SipRequest, next_hop: NextHop | None) -> Flow:
+        """Return a flow to a target; large requests go over TCP where it answers (RFC 3261 section 18.1.1).
+
+        Raises:
+            TransportError: no connection comes about.
+        """
+        names = _accepted_names(next_hop, target.tls_name)
         if target.transport != "udp":
             return await self._transports.stream_flow(target.transport, target.host, target.port, names)
-        if size > LARGEST_DATAGRAM_REQUEST and not is_loopback(target.host):
+        if not is_loopback(target.host) and _estimated_size(request) > LARGEST_DATAGRAM_REQUEST:
             try:
                 return await self._transports.stream_flow("tcp", target.host, target.port)
             except TransportError:
                 pass  # the fallback that section 18.1.1 asks for: the peer has no TCP, so it must take fragments
         return self._transports.udp_flow(target.host, target.port)
 
-    def _penalise(self, target: Target) -> None:
+    def judge(self, target: Target, *, is_working: bool) -> None:
+        """Remember that a target failed, or that it works."""
+        if is_working:
+            self._penalties.pop(target, None)
+            return
         if len(self._penalties) >= MAXIMUM_PENALTIES:
             self._penalties.clear()
         self._penalties[target] = time.monotonic() + PENALTY_SECONDS
@@ -277,6 +315,13 @@ def destination(request: SipRequest, next_hop: NextHop | None) -> SipUri:
     return uri
 
 
+def _accepted_names(next_hop: NextHop | None, host: str) -> tuple[str, ...]:
+    """Names one of which the peer at `host` must prove over TLS (RFC 5922 section 7.2)."""
+    if next_hop is None or not next_hop.tls_names:
+        return (host,)
+    return next_hop.tls_names if next_hop.uri is not None else (host, *next_hop.tls_names)
+
+
 @lru_cache(maxsize=4_096)
 def numeric(host: str) -> str:
     """Return `host` as a plain address, or "" when it is a name."""
@@ -292,7 +337,8 @@ def _estimated_size(request: SipRequest) -> int:
     return len(request.body) + sum(len(name) + len(value) + 4 for _, name, value in lines) + 250
 
 
-def _describe(transaction: ClientTransaction) -> str:
+def describe(transaction: ClientTransaction) -> str:
+    """Return method and peer of a transaction, for people."""
     flow = transaction.flow
     where = f"{flow.remote_host} port {flow.remote_port} ({flow.transport})" if isinstance(flow, Flow) else "its peer"
     return f"{transaction.request.method} to {where}"

@@ -1,9 +1,13 @@
-"""SIP over UDP: one socket per listener, read in batches straight from the event loop.
+"""SIP over UDP: one socket per listener, read and written in batches straight from the event loop.
 
 Own reads instead of an asyncio datagram endpoint: measured 10 % cheaper per datagram under uvloop, and only an own
 socket can read the error queue that says *which* peer an ICMP error came from (RFC 3261 section 18.4). That queue is
 Linux's. The loop watches an epoll instance around the socket and not the socket itself: libuv takes the error flag of
 a polled socket for its end and would never look at it again.
+
+Datagrams leave together at the end of a turn of the loop. Between two system calls that follow each other at once
+nobody sleeps: a peer on this machine is woken once for all of them, and the store's thread is not offered the
+interpreter lock for each (measured: 17 to 24 % more messages a second).
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ RECEIVE_BUFFER_OCTETS = 8 << 20
 MAXIMUM_DATAGRAM_OCTETS = 65_535
 # Other sockets and timers get their turn after this many datagrams.
 DATAGRAMS_PER_WAKE = 64
+# Datagrams that wait for the end of the turn; more of them leave in the middle of it, so that none is late.
+DATAGRAMS_PER_WRITE = 64
 # Datagrams kept while the kernel's send buffer is full; more would only be late, and UDP's peers retransmit.
 MAXIMUM_UNSENT_DATAGRAMS = 4_096
 # Remembered peers per socket; above it the memory is cleared, which costs each peer one new Flow object.
@@ -86,6 +92,7 @@ class UdpSocket:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flows: dict[tuple[str, int], Flow] = {}
         self._unsent: deque[tuple[bytes, tuple[str, int]]] = deque()
+        self._is_kernel_full = False
         self._is_ipv6 = False
         self.host = ""
         self.port = 0
@@ -113,9 +120,10 @@ class UdpSocket:
         self._loop.add_reader(self._poll.fileno(), self._wake)
 
     def close(self) -> None:
-        """Stop reading and close; harmless when closed."""
+        """Send what the kernel takes, stop reading and close; harmless when closed."""
         if self._socket is None or self._loop is None or self._poll is None:
             return
+        self._send_unsent()
         self._loop.remove_reader(self._poll.fileno())
         self._poll.close()
         self._socket.close()
@@ -132,65 +140,64 @@ class UdpSocket:
         return flow
 
     def send(self, data: bytes, host: str, port: int) -> bool:
-        """Send one datagram, or keep it while the kernel is full.
+        """Send one datagram at the end of this turn of the loop, or when the kernel has room again.
+
+        When it cannot be sent at all (no route, a bad address), the sink hears of it by `flow_failed`.
 
         Returns:
-            False when it can never be sent: closed, no route, or a bad address.
+            False when the socket is closed.
         """
-        if self._socket is None:
+        if self._socket is None or self._loop is None:
             return False
-        if self._unsent:
-            self._keep(data, (host, port))
+        unsent = self._unsent
+        if self._is_kernel_full and len(unsent) >= MAXIMUM_UNSENT_DATAGRAMS:
+            self.lost_datagrams += 1
             return True
-        try:
-            self._socket.sendto(data, (host, port))
-        except _WOULD_BLOCK:
-            self._keep(data, (host, port))
-        except (OSError, OverflowError) as error:
-            return self._send_again(error, data, (host, port))
+        unsent.append((data, (host, port)))
+        if len(unsent) == 1:
+            self._loop.call_soon(self._send_unsent)
+        elif len(unsent) >= DATAGRAMS_PER_WRITE and not self._is_kernel_full:
+            self._send_unsent()
         return True
 
-    def _send_again(self, error: Exception, data: bytes, address: tuple[str, int]) -> bool:
-        assert self._socket is not None
+    def _send_unsent(self) -> None:
+        unsent = self._unsent
+        while unsent and self._socket is not None:
+            data, address = unsent.popleft()
+            try:
+                self._socket.sendto(data, address)
+            except _WOULD_BLOCK:
+                unsent.appendleft((data, address))
+                self._note_kernel(is_full=True)
+                return
+            except (OSError, OverflowError) as error:
+                self._send_again(error, data, address)
+        self._note_kernel(is_full=False)
+
+    def _send_again(self, error: Exception, data: bytes, address: tuple[str, int]) -> None:
         if isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
             # Only this datagram is hopeless, not the flow: others on it must not fail with it.
             _LOG.warning("a message of %d octets to %s does not fit UDP", len(data), address[0])
-            return True
-        if not isinstance(error, OSError) or error.errno not in _EARLIER_ERRORS:
-            return False
-        self._read_error_queue()
-        try:
-            self._socket.sendto(data, address)
-        except OSError:
-            return False
-        return True
-
-    def _keep(self, data: bytes, address: tuple[str, int]) -> None:
-        assert self._poll is not None
-        assert self._socket is not None
-        if len(self._unsent) >= MAXIMUM_UNSENT_DATAGRAMS:
-            self.lost_datagrams += 1
             return
-        if not self._unsent:
-            self._poll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
-        self._unsent.append((data, address))
-
-    def _send_kept(self) -> None:
-        while self._socket is not None and self._unsent:
+        if self._socket is not None and isinstance(error, OSError) and error.errno in _EARLIER_ERRORS:
+            self._read_error_queue()
             try:
-                self._socket.sendto(*self._unsent[0])
-            except _WOULD_BLOCK:
+                self._socket.sendto(data, address)
                 return
             except OSError:
-                self.lost_datagrams += 1
-            self._unsent.popleft()
-        if self._socket is not None and self._poll is not None:
-            self._poll.modify(self._socket, select.EPOLLIN)
+                pass
+        self._sink.flow_failed(self.flow_to(*address))
+
+    def _note_kernel(self, *, is_full: bool) -> None:
+        """Watch for room in the kernel's send buffer exactly while there is none."""
+        if is_full != self._is_kernel_full and self._socket is not None and self._poll is not None:
+            self._is_kernel_full = is_full
+            self._poll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT if is_full else select.EPOLLIN)
 
     def _wake(self) -> None:
         """Read what is there; a wake without a datagram is for the error queue."""
-        if self._unsent:
-            self._send_kept()
+        if self._is_kernel_full:
+            self._send_unsent()
         opened = self._socket
         if opened is None:
             return

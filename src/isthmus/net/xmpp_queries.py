@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element
 from isthmus.errors import AddressError, StoreError
 from isthmus.interworking.addresses import address_from_jid
 from isthmus.model import Address
-from isthmus.ports import Clock, Profile, Profiles
+from isthmus.ports import Clock, IqRefusal, JingleSink, Profile, Profiles
 from isthmus.xmpp import capabilities as caps
 from isthmus.xmpp import namespaces as ns
 from isthmus.xmpp.stanza import element, escape_text
@@ -33,12 +33,15 @@ MAXIMUM_PHOTO_OCTETS = 128 * 1024
 # RFC 6120 section 8.3.3: the error type that belongs to each condition we use.
 _ERROR_TYPES = {
     "bad-request": "modify",
+    "conflict": "cancel",
+    "feature-not-implemented": "cancel",
     "internal-server-error": "cancel",
     "item-not-found": "cancel",
     "jid-malformed": "modify",
     "remote-server-timeout": "wait",
     "resource-constraint": "wait",
     "service-unavailable": "cancel",
+    "unexpected-request": "wait",
 }
 
 
@@ -65,6 +68,7 @@ class Query:
 
 
 _PING = f"{{{caps.PING}}}ping"
+_JINGLE = f"{{{ns.JINGLE}}}jingle"
 
 # A payload, or the condition of an error as a tuple of one.
 Answer = str | tuple[str]
@@ -81,6 +85,7 @@ class QueryResponder:
         clock: for uptime and XEP-0202.
         version: of Isthmus, for XEP-0092.
         kept: returns when everything received so far is durable; pings of the domain are answered after it.
+        calls: who takes Jingle; None while calls are not offered.
     """
 
     def __init__(
@@ -91,10 +96,12 @@ class QueryResponder:
         clock: Clock,
         version: str,
         kept: Callable[[], Awaitable[None]] | None = None,
+        calls: JingleSink | None = None,
     ) -> None:
         self._domain = domain
         self._profiles = profiles
         self._kept = kept
+        self._calls = calls
         self._clock = clock
         self._version = version
         self._started = clock.monotonic()
@@ -131,10 +138,13 @@ class QueryResponder:
                 return self._answer_ping(iq, self._kept)
             respond = self._about_domain.get(payload.tag) if iq.get("type") == "get" else None
             return _stanza(iq, respond(Query(payload)) if respond else UNAVAILABLE)
-        if _is_capabilities_query(iq, payload, to):
+        if payload.tag == _JINGLE and iq.get("type") == "set" and self._calls is not None:
+            refusal = self._calls.jingle_received(iq)
+            return _stanza(iq, "") if refusal is None else refusal_answer(iq, refusal)
+        features = _features_asked_for(iq, payload, to)
+        if features is not None:
             # One answer for all users, those who do not exist included: nothing to look up, nothing to give away.
-            info = caps.disco_info(caps.DEVICE_IDENTITY, caps.DEVICE_FEATURES, payload.get("node", ""))
-            return _stanza(iq, info)
+            return _stanza(iq, caps.disco_info(caps.DEVICE_IDENTITY, features, payload.get("node", "")))
         respond = self._about_user.get(payload.tag) if iq.get("type") == "get" else None
         if respond is None:
             return error_answer(iq, "service-unavailable")
@@ -190,13 +200,12 @@ class QueryResponder:
         return element("time", {"xmlns": caps.TIME}, element("tzo", None, "+00:00"), element("utc", None, utc))
 
 
-def _is_capabilities_query(iq: Element, payload: Element, to: str) -> bool:
-    return (
-        iq.get("type") == "get"
-        and "/" in to
-        and payload.tag == f"{{{caps.DISCO_INFO}}}query"
-        and payload.get("node") == f"{caps.CAPS_NODE}#{caps.DEVICE_VER}"
-    )
+def _features_asked_for(iq: Element, payload: Element, to: str) -> tuple[str, ...] | None:
+    """Return what a query for one of our caps hashes is to be answered with, None for any other IQ."""
+    if iq.get("type") != "get" or "/" not in to or payload.tag != f"{{{caps.DISCO_INFO}}}query":
+        return None
+    node, _, ver = payload.get("node", "").partition("#")
+    return caps.FEATURES_BY_VER.get(ver) if node == caps.CAPS_NODE else None
 
 
 def _empty(_query: Query) -> Answer:
@@ -213,7 +222,7 @@ def _user_info(query: Query) -> Answer:
     if query.node:
         return NOT_FOUND
     if query.resource:
-        return caps.disco_info(caps.DEVICE_IDENTITY, caps.DEVICE_FEATURES)
+        return caps.disco_info(caps.DEVICE_IDENTITY, caps.device_features(query.profile.calls))
     return caps.disco_info(caps.ACCOUNT_IDENTITY, caps.ACCOUNT_FEATURES)
 
 
@@ -252,11 +261,14 @@ def _stanza(iq: Element, answer: Answer) -> str:
 
 def error_answer(iq: Element, condition: str) -> str:
     """Return the error that answers `iq`; `condition` is of RFC 6120 section 8.3.3."""
-    return element(
-        "iq",
-        {"type": "error", **_addresses(iq)},
-        element("error", {"type": _ERROR_TYPES[condition]}, element(condition, {"xmlns": ns.STANZA_ERRORS})),
-    )
+    return refusal_answer(iq, IqRefusal(condition))
+
+
+def refusal_answer(iq: Element, refusal: IqRefusal) -> str:
+    """Return the error that answers `iq`, with its application-specific condition."""
+    condition = element(refusal.condition, {"xmlns": ns.STANZA_ERRORS})
+    error = element("error", {"type": _ERROR_TYPES[refusal.condition]}, condition, refusal.application)
+    return element("iq", {"type": "error", **_addresses(iq)}, error)
 
 
 def _addresses(iq: Element) -> dict[str, str | None]:

@@ -26,7 +26,8 @@ HIGH_WATER_OCTETS = 1024 * 1024
 LOW_WATER_OCTETS = 256 * 1024
 # Octets of stanzas that are taken in one turn of the event loop. A read brings up to 256 KiB: when a large server comes
 # back, the SIP peers' answers to what follows from a thousand stanzas would wait so long that all is sent again.
-SLICE_OCTETS = 4 * 1024
+# Some thirty messages, which share a commit.
+SLICE_OCTETS = 8 * 1024
 # Unacknowledged data this old means that the peer's machine is gone, although no FIN ever came.
 TCP_USER_TIMEOUT_MILLISECONDS = 30_000
 

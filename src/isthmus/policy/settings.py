@@ -122,6 +122,13 @@ SETTINGS: Mapping[str, SettingKind] = {
             "What the other realm sees of a person's presence: everything, availability without note and activity, "
             "or nothing.",
         ),
+        SettingKind(
+            "media",
+            ("auto", "direct", "relayed"),
+            "How the media of calls go: direct between the two devices where both speak ICE and DTLS-SRTP and through "
+            "a relay otherwise (auto), only direct, or always through a relay.",
+        ),
+        SettingKind("encryption", ("optional", "required"), "Whether calls may use media that are not encrypted."),
     )
 }
 

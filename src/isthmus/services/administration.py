@@ -17,6 +17,7 @@ from isthmus.model import Address, Authorisation, AuthorisationState, Contact, c
 from isthmus.policy import SETTINGS, Difference, DomainStanding, check_setting
 from isthmus.ports import AuditRecord, Clock, DomainRule, PolicySetting, Store
 from isthmus.services.accounts import Accounts, parse_address
+from isthmus.services.contact_import import ContactImport
 from isthmus.services.explanation import Explanation
 from isthmus.services.operations import Function, Operation, Plain, to_plain
 from isthmus.services.policing import Policing
@@ -81,6 +82,7 @@ class Administration:
     Args:
         is_live: we are inside a running server, whose connections carry what is decided.
         status: numbers of the running server for `isthmus status`.
+        more: operations of other services, by name.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class Administration:
         explanation: Explanation,
         clock: Clock,
         *,
+        contact_import: ContactImport,
         is_live: bool,
         doctor: Doctor | None = None,
         status: Callable[[], Mapping[str, object]] | None = None,
+        more: Mapping[str, Function] | None = None,
     ) -> None:
         self._configuration = configuration
         self._store = store
@@ -121,6 +125,7 @@ class Administration:
             "contact.decline": self.decline_contact,
             "contact.block": self.block_contact,
             "contact.unblock": self.unblock_contact,
+            "contact.import": contact_import.run,
             "domain.allow": self.allow_domain,
             "domain.block": self.block_domain,
             "domain.remove": self.remove_domain,
@@ -132,6 +137,7 @@ class Administration:
             "explain": self.explain,
             "doctor": self.examine,
             "status": self.status,
+            **(more or {}),
         }
         self.operations: Mapping[str, Operation] = {
             name: Operation.of(name, function) for name, function in functions.items()

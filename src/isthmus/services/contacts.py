@@ -147,6 +147,10 @@ class Contacts:
         """Every authorisation."""
         return self._rows.all()
 
+    def sees(self, watcher: Address, presentity: Address) -> bool:
+        """True when `watcher` was granted the presence of `presentity`."""
+        return self.state(watcher, presentity) is AuthorisationState.ACTIVE
+
     def is_contact(self, sender: Address, recipient: Address) -> bool:
         """True when `recipient` wants to hear from `sender`: granted them a view, or asked for theirs."""
         granted = self._rows.get(sender, recipient)

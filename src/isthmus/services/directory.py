@@ -1,14 +1,14 @@
-"""Who our people and domains are: hosted users in memory, realms, and what a contact may know of somebody."""
+"""Who our people and domains are: hosted users in memory, and the realms of domains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from isthmus.config import BusinessDomain, Configuration, DomainKind
 from isthmus.errors import ConfigurationError
 from isthmus.model import Address, Realm, User, canonical_domain
-from isthmus.ports import Bus, Profile, Store
+from isthmus.ports import Bus, Store
 from isthmus.services.events import UserRemoved
 
 # Local part of the address that sends back what it gets, so that `isthmus doctor` can prove a round trip.
@@ -16,12 +16,7 @@ ECHO_NAME = "echo"
 
 
 class Directory:
-    """Hosted users and the realms of domains; implements `ports.Profiles`.
-
-    Args:
-        may_know: `may_know(asked_by, user)` is True when `asked_by` may learn the profile of `user`
-            (an approved contact); everybody else gets the answer for an unknown user.
-    """
+    """Hosted users and the realms of domains."""
 
     def __init__(self, configuration: Configuration, store: Store, bus: Bus) -> None:
         self._store = store
@@ -41,7 +36,6 @@ class Directory:
         self._service_name = configuration.service_name.lower()
         self._services = {Address.of(self._service_name, name) for name in self._domains}
         self._echoes = {Address(ECHO_NAME, name) for name in self._domains}
-        self.may_know: Callable[[Address, Address], bool] = _nobody_may_know
 
     async def load(self) -> None:
         """Read users and consumer accounts; call again when another process changed them. Raises StoreError."""
@@ -140,15 +134,3 @@ class Directory:
             return False
         await self.save_user(replace(user, is_disabled=True))
         return True
-
-    async def profile(self, user: Address, asked_by: Address) -> Profile | None:
-        """Return what `asked_by` may know of `user`, or None (answered as for an unknown user)."""
-        if user in self._services or user in self._echoes:
-            return Profile(display_name=self.display_name(user) or "Echo")
-        if not self.may_exist(user) or not self.may_know(asked_by, user):
-            return None
-        return Profile(display_name=self.display_name(user))
-
-
-def _nobody_may_know(_asked_by: Address, _user: Address) -> bool:
-    return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isthmus.model import Address, AuthorisationState, Message, PresenceDocument
+from isthmus.model import Address, AuthorisationState, Ending, Message, PresenceDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +142,13 @@ class UserRemoved:
     """To a hosted user: the account was disabled or removed."""
 
     address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """To the callee: a call that nobody answered is over."""
+
+    caller: Address
+    callee: Address
+    at: float
+    ending: Ending

@@ -129,9 +129,9 @@ class Messaging:
         """Let `command(user, text)` answer what business users write to the service address."""
         self.routes.command = command
 
-    async def send_notice(self, recipient: Address, text: str) -> None:
-        """Send a message from the service address of the recipient's domain. Raises StoreError."""
-        await self.routes.send_notice(recipient, text)
+    async def send_notice(self, recipient: Address, text: str, *, sender: Address | None = None) -> None:
+        """Send our own words, from `sender` or the service address of the domain. Raises StoreError."""
+        await self.routes.send_notice(recipient, text, sender)
 
     def waiting(self, address: Address) -> int:
         """How many messages wait for a business user."""

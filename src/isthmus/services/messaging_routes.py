@@ -202,10 +202,10 @@ class MessageRoutes:
             message.hops,
         )
 
-    def _notice(self, recipient: Address, text: str, hops: int = 0) -> Message:
+    def _notice(self, recipient: Address, text: str, hops: int = 0, sender: Address | None = None) -> Message:
         return Message(
             id=uuid4().hex,
-            sender=self._directory.service_address(recipient.domain),
+            sender=sender or self._directory.service_address(recipient.domain),
             recipient=recipient,
             text=text,
             sent_at=self._clock.wall(),
@@ -214,9 +214,9 @@ class MessageRoutes:
 
     # --- our own words ---
 
-    async def send_notice(self, recipient: Address, text: str) -> None:
-        """Send a message from the service address of the recipient's domain. Raises StoreError."""
-        await self._append_and_route(self._notice(recipient, text))
+    async def send_notice(self, recipient: Address, text: str, sender: Address | None = None) -> None:
+        """Send our own words, from `sender` or the service address of the domain. Raises StoreError."""
+        await self._append_and_route(self._notice(recipient, text, sender=sender))
 
     async def _append_and_route(self, message: Message) -> None:
         expires_at = self._clock.wall() + self._offline_seconds

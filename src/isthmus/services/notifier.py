@@ -337,10 +337,14 @@ class Notifier:
         self._endpoint.request_nowait(request, self._next_hop(watch), lambda outcome: self._answered(watch, outcome))
 
     def _next_hop(self, watch: Watch) -> NextHop | None:
-        """The way the SUBSCRIBE came, which works through NAT; the route set or Contact when that is gone."""
-        if watch.dialog.has_routes or not self._endpoint.is_flow_alive(watch.flow):
-            return None
-        return NextHop(flow=watch.flow)
+        """The way the SUBSCRIBE came, which works through NAT; the route set or Contact when that is gone.
+
+        Over TLS whoever is there may be the one who subscribed, besides the host that the route names.
+        """
+        flow = watch.flow
+        if watch.dialog.has_routes or not self._endpoint.is_flow_alive(flow):
+            return NextHop(tls_names=flow.peer_names) if flow.peer_names else None
+        return NextHop(flow=flow)
 
     def _answered(self, watch: Watch, outcome: SipResponse | TransportError) -> None:
         watch.is_in_flight = False

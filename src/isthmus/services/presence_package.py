@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from isthmus.errors import PayloadError, PeerError
+from isthmus.errors import PeerError
+from isthmus.interworking.sip_bodies import ACCEPT_ENCODING, UnsupportedBodyError
 from isthmus.model import Address, AuthorisationState, Availability, Presence, PresenceDocument, Realm
 from isthmus.ports import Bus, Clock
 from isthmus.presence.pidf import PIDF_TYPE, write_pidf
@@ -101,7 +102,9 @@ class PresencePackage:
         try:
             members = list_members(watcher, request, self._contacts)
             return Admission(is_list=True, members=members, follows_contacts=not request.body)
-        except PayloadError as error:
+        except UnsupportedBodyError as error:
+            return Admission.refuse(415, str(error), "list.members", (("Accept-Encoding", ACCEPT_ENCODING),))
+        except PeerError as error:
             return Admission.refuse(error.status, str(error), "list.members")
 
     def _is_nobody(self, resource: Address) -> bool:

@@ -13,8 +13,9 @@ from functools import partial
 
 from isthmus.errors import PayloadError, SipParseError, TransportError
 from isthmus.interworking.addresses import address_to_sip_uri
+from isthmus.interworking.sip_bodies import ACCEPT_ENCODING, UnsupportedBodyError, unpacked_body
 from isthmus.model import Address, Authorisation, AuthorisationState, Realm
-from isthmus.ports import Bus, Clock, IncomingRequest, LeanSipEndpoint
+from isthmus.ports import Bus, Clock, IncomingRequest, LeanSipEndpoint, NextHop
 from isthmus.presence.composition import devices_with_person
 from isthmus.presence.pidf import PIDF_TYPE, parse_pidf
 from isthmus.services.authentication import Identity
@@ -274,7 +275,9 @@ class PresenceSubscriber:
         self, pair: Pair, request: SipRequest, done: Callable[[SipResponse | TransportError], None]
     ) -> None:
         assert pair.dialog is not None
-        hop = None if pair.dialog.has_routes or pair.way is None else pair.way.next_hop
+        hop = pair.way.next_hop if pair.way is not None else None
+        if hop is not None and pair.dialog.has_routes:
+            hop = NextHop(tls_names=hop.tls_names) if hop.tls_names else None
         self._endpoint.request_nowait(request, hop, done)
 
     # --- NOTIFY in ---
@@ -290,16 +293,20 @@ class PresenceSubscriber:
         try:
             status = SubscriptionStatus.parse(request.headers.get("Subscription-State") or "")
             self._enter_dialog(pair, incoming)
+            body = unpacked_body(request)
+        except UnsupportedBodyError as error:
+            incoming.respond(415, str(error), headers=(("Accept-Encoding", ACCEPT_ENCODING),))
+            return
         except SipParseError as error:
             incoming.respond(error.status, str(error))
             return
-        if request.body and request.content_type != PIDF_TYPE:
+        if body and request.content_type != PIDF_TYPE:
             incoming.respond(415, headers=(("Accept", PIDF_TYPE),))
             return
         incoming.respond(200)
         aftermath = pair.usage.notify_received(status, self._clock.monotonic(), self._chance())
         if status.state is SubscriptionState.ACTIVE:
-            self._active(pair, request.body)
+            self._active(pair, body)
         if status.state is SubscriptionState.TERMINATED:
             self._trace.decision(
                 f"subscription of {pair.watcher} to {pair.presentity} ended: {status.reason or 'no reason given'}",
@@ -312,12 +319,13 @@ class PresenceSubscriber:
             self._arm(pair)
 
     def _enter_dialog(self, pair: Pair, incoming: IncomingRequest) -> None:
+        """The first NOTIFY makes the dialog: route set and target are its own, not those of the 200 (section 4.4.1)."""
         request = incoming.request
-        if pair.dialog is not None and pair.dialog.remote_tag == request.from_address.tag:
+        if pair.dialog is not None and pair.dialog.remote_cseq is not None:
+            if pair.dialog.remote_tag != request.from_address.tag:
+                raise SipParseError("this subscription has another dialog", status=481)  # a fork: presence takes one
             pair.dialog.receive_request(request)
             return
-        if pair.dialog is not None and pair.dialog.remote_cseq is not None:
-            raise SipParseError("this subscription has another dialog", status=481)  # a fork: presence takes one
         transport = incoming.flow.transport
         contact = self._endpoint.contact_uri(escape_user(pair.watcher.local), transport)
         dialog = Dialog.as_server(request, local_tag=request.to_address.tag, local_contact=contact)

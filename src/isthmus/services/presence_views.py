@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from isthmus.interworking.presence import reduce_document
-from isthmus.model import Address, PresenceDocument, Realm, Verdict
+from isthmus.model import Address, Presence, PresenceDocument, Realm, Verdict
 from isthmus.policy.settings import PresenceView
 from isthmus.services.contacts import People
 from isthmus.services.remote_presence import RemotePresence
@@ -45,10 +45,17 @@ class Seen:
     Attributes:
         document: None when nothing is known yet or policy hides everything.
         hidden_by: the refusing verdict when policy hides it.
+        is_reduced: the watcher gets availability only: no activity, no idle time.
     """
 
     document: PresenceDocument | None
     hidden_by: Verdict | None = None
+    is_reduced: bool = False
+
+    @property
+    def person_in_full(self) -> Presence | None:
+        """The person with everything the devices told, or None: nothing known, or reduced to availability."""
+        return None if self.document is None or self.is_reduced else self.document.person
 
 
 class PresenceViews:
@@ -76,5 +83,5 @@ class PresenceViews:
         if view is PresenceView.NOTHING:
             return Seen(None, verdict)
         if view is PresenceView.AVAILABILITY and document is not None:
-            return Seen(reduce_document(document))
+            return Seen(reduce_document(document), is_reduced=True)
         return Seen(document)

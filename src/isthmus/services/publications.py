@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from isthmus.config import SipSettings
-from isthmus.errors import AddressError, PayloadError
+from isthmus.errors import AddressError, PayloadError, PeerError
 from isthmus.interworking.addresses import address_from_sip_uri
+from isthmus.interworking.sip_bodies import ACCEPT_ENCODING, UnsupportedBodyError, unpacked_body
 from isthmus.model import Address, Device
 from isthmus.ports import Clock, Flow, IncomingRequest, Publication, Store, TimerHandle
 from isthmus.presence.composition import devices_with_person
@@ -134,11 +135,15 @@ class Publications:
                 incoming.respond(415, headers=(("Accept", PIDF_TYPE),))
                 return
             try:
-                devices = devices_with_person(parse_pidf(request.body, now))
-            except PayloadError as error:
-                incoming.respond(400, f"Bad presence document: {error}")
+                body = unpacked_body(request)
+                devices = devices_with_person(parse_pidf(body, now))
+            except UnsupportedBodyError as error:
+                incoming.respond(415, str(error), headers=(("Accept-Encoding", ACCEPT_ENCODING),))
                 return
-            publication = Publication(address, uuid4().hex, request.body, PIDF_TYPE, now + expires)
+            except PeerError as error:
+                incoming.respond(error.status, f"Bad presence document: {error}")
+                return
+            publication = Publication(address, uuid4().hex, body, PIDF_TYPE, now + expires)
         elif before is not None:
             devices = before.devices
             publication = replace(before.publication, etag=uuid4().hex, expires_at=now + expires)

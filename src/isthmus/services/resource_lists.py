@@ -12,6 +12,7 @@ from typing import Protocol
 
 from isthmus.errors import PayloadError
 from isthmus.interworking.addresses import address_to_sip_uri
+from isthmus.interworking.sip_bodies import unpacked_body
 from isthmus.model import Address
 from isthmus.presence.rlmi import (
     MAXIMUM_LIST_ENTRIES,
@@ -45,10 +46,11 @@ def list_members(watcher: Address, request: SipRequest, contacts: WatchedBy) -> 
     """Return the people on the list that this SUBSCRIBE asks for, in order, without duplicates.
 
     Raises:
-        PayloadError: the body is not a resource list, or the list is too long.
+        UnsupportedBodyError: an encoding we do not know (415); its `headers` belong into the response.
+        PayloadError, SipParseError: the body is not a resource list, or the list is too long.
     """
     if request.content_type == RESOURCE_LISTS_TYPE:
-        return parse_resource_lists(request.body)
+        return parse_resource_lists(unpacked_body(request))
     members = tuple(sorted(contacts.watched_by(watcher)))
     if len(members) > MAXIMUM_LIST_ENTRIES:
         raise PayloadError(f"a list may hold {MAXIMUM_LIST_ENTRIES} people", status=413)

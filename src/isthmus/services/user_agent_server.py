@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -31,15 +32,22 @@ from isthmus.trace import Trace
 
 Service = Callable[[IncomingRequest, Identity], Awaitable[None] | None]
 
-ALLOW = "OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INVITE, ACK, CANCEL, BYE"
+ALLOW = "OPTIONS, REGISTER, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, INFO, REFER"
 # Extensions that a peer may require of us (RFC 3261 section 8.2.2.3).
-SUPPORTED = frozenset({"path", "outbound", "gruu", "eventlist"})
+SUPPORTED = frozenset(
+    {
+        *("path", "outbound", "gruu", "eventlist", "recipient-list-subscribe"),
+        *("100rel", "timer", "replaces", "norefersub", "trickle-ice"),
+    }
+)
 # Few and short: over UDP the answer should not be much longer than what a forged source asked for (STANDARDS 3.11).
-OPTIONS_HEADERS = (("Allow", ALLOW), ("Accept", "text/plain, message/cpim"), ("Supported", "path, outbound, gruu"))
-# Methods of SIP that exist but are not served (405), told from what nobody has ever defined (501).
-_KNOWN_ELSEWHERE = frozenset({"INFO", "UPDATE", "PRACK", "REFER"})
+OPTIONS_HEADERS = (
+    ("Allow", ALLOW),
+    ("Accept", "application/sdp, text/plain, message/cpim"),
+    ("Supported", "path, outbound, gruu, 100rel, timer, replaces, norefersub, trickle-ice"),
+)
 # These act on something we would have begun: without it there is nothing to act on.
-_NEEDS_DIALOG = frozenset({"BYE", "PRACK", "CANCEL"})
+_NEEDS_DIALOG = frozenset({"BYE", "PRACK", "CANCEL", "UPDATE", "INFO"})
 # Tools that look for open PBXs; an answer would only tell them that somebody is here.
 _SCANNERS = ("friendly-scanner", "sipvicious", "sipcli", "sundayddr", "pplsip", "sip-scan")
 _CALL_BODIES = frozenset({"", "application/sdp", "multipart/mixed", "multipart/alternative", "multipart/related"})
@@ -48,6 +56,29 @@ _SILENCE = 408
 _UNPROVEN_SERVICES = frozenset({"OPTIONS", "REGISTER", "ACK"})
 
 _log = structlog.get_logger(__name__)
+
+
+class Dialog(Protocol):
+    """A dialog of a call."""
+
+    def receive(self, incoming: IncomingRequest) -> None:
+        """Answer a request within it."""
+
+
+DialogT = TypeVar("DialogT", bound=Dialog)
+
+
+class CallDoor(Protocol[DialogT]):
+    """Who takes calls (`services.calls.sip_door`)."""
+
+    def receive(self, incoming: IncomingRequest, identity: Identity, recipient: Address | None) -> None:
+        """Take an INVITE outside a dialog; recipient None: the Request-URI says it."""
+
+    def find(self, request: SipRequest) -> DialogT | None:
+        """Return whose dialog a request belongs to, None when it is no call's."""
+
+    def admits(self, owner: DialogT, incoming: IncomingRequest) -> Refusal | None:
+        """Return how to refuse a request whose sender is not proven, None to let it in."""
 
 
 class UserAgentServer:
@@ -72,6 +103,7 @@ class UserAgentServer:
         self._trace = trace
         self._metrics = metrics
         self._services: dict[str, Service] = {"INVITE": self._refuse_call}
+        self._calls: CallDoor[Any] | None = None
         self._message: Callable[[IncomingRequest, Identity, Address | None], None] | None = None
         self._tasks: set[asyncio.Future[None]] = set()
 
@@ -83,6 +115,11 @@ class UserAgentServer:
         """Let `service(incoming, identity, recipient)` answer MESSAGE; recipient None: the Request-URI says it."""
         self._message = service
 
+    def serve_calls(self, door: CallDoor[Any]) -> None:
+        """Let `door` take INVITEs whose sender is proven, and requests within the dialogs of calls."""
+        self._calls = door
+        self._services["INVITE"] = self._serve_call
+
     def __call__(self, incoming: IncomingRequest) -> None:
         """Answer a request, now or when its service is ready."""
         try:
@@ -92,6 +129,8 @@ class UserAgentServer:
 
     def _receive(self, incoming: IncomingRequest) -> None:
         request = incoming.request
+        if self._calls is not None and request.to_address.tag and self._serve_dialog(self._calls, incoming):
+            return
         if not self._authenticator.domains_of(incoming.flow) and not self._pass_source(incoming):
             return
         if not self._pass_inspection(incoming):
@@ -103,6 +142,20 @@ class UserAgentServer:
             self._register(incoming)
         elif method != "ACK":
             self._serve_proven(incoming)
+
+    # --- dialogs of calls ---
+
+    def _serve_dialog(self, door: CallDoor[Any], incoming: IncomingRequest) -> bool:
+        """Answer a request within a call; False when it belongs to none."""
+        owner = door.find(incoming.request)
+        if owner is None:
+            return False
+        refusal = door.admits(owner, incoming)
+        if refusal is not None:
+            self._refuse(incoming, refusal)
+        elif self._pass_options(incoming):
+            owner.receive(incoming)
+        return True
 
     # --- sources that are no neighbours of ours ---
 
@@ -127,23 +180,26 @@ class UserAgentServer:
         if method == "MESSAGE" and "require" not in request.headers and "proxy-require" not in request.headers:
             return self._pass_address(incoming)  # the hot path: nothing of the following can apply
         is_in_dialog = bool(request.to_address.tag)
-        if method in _NEEDS_DIALOG or (is_in_dialog and method in _KNOWN_ELSEWHERE):
+        if method in _NEEDS_DIALOG or (is_in_dialog and method in ("INVITE", "REFER")):
             incoming.respond(481)
+        elif method == "REFER":
+            # Who could ask us to call somebody, outside a call, could ask that of anybody's phone (STANDARDS 3.11).
+            incoming.respond(403, "A transfer is asked for within a call")
         elif method not in self._services and method not in _UNPROVEN_SERVICES and method != "MESSAGE":
-            status = 405 if method in _KNOWN_ELSEWHERE or method in ALLOW.split(", ") else 501
-            incoming.respond(status, headers=[("Allow", ALLOW)])
-        else:
-            unsupported = [
-                *unsupported_options(request, SUPPORTED),
-                *unsupported_options(request, frozenset(), "Proxy-Require"),
-            ]
-            if unsupported:
-                incoming.respond(420, headers=[("Unsupported", ", ".join(unsupported))])
-                return False
-            if method == "INVITE" and not self._pass_call_body(incoming):
-                return False
+            incoming.respond(405 if method in ALLOW.split(", ") else 501, headers=[("Allow", ALLOW)])
+        elif self._pass_options(incoming) and (method != "INVITE" or self._pass_call_body(incoming)):
             return self._pass_address(incoming)
         return False
+
+    def _pass_options(self, incoming: IncomingRequest) -> bool:
+        request = incoming.request
+        unsupported = [
+            *unsupported_options(request, SUPPORTED),
+            *unsupported_options(request, frozenset(), "Proxy-Require"),
+        ]
+        if unsupported:
+            incoming.respond(420, headers=[("Unsupported", ", ".join(unsupported))])
+        return not unsupported
 
     def _pass_address(self, incoming: IncomingRequest) -> bool:
         request = incoming.request
@@ -215,7 +271,20 @@ class UserAgentServer:
     def _serve_message(self, incoming: IncomingRequest, identity: Identity) -> None:
         if self._message is None:
             incoming.respond(405, headers=[("Allow", ALLOW)])
-            return
+        else:
+            self._pass_on(incoming, identity, self._message)
+
+    def _serve_call(self, incoming: IncomingRequest, identity: Identity) -> None:
+        if self._calls is not None:
+            self._pass_on(incoming, identity, self._calls.receive)
+
+    def _pass_on(
+        self,
+        incoming: IncomingRequest,
+        identity: Identity,
+        service: Callable[[IncomingRequest, Identity, Address | None], None],
+    ) -> None:
+        """Hand a request to a service that wants to know whom it is for."""
         try:
             recipient = self._recipient(incoming)
         except AddressError as error:
@@ -224,10 +293,10 @@ class UserAgentServer:
         except LookupError:
             incoming.respond(480, "The device is not registered")
             return
-        self._message(incoming, identity, recipient)
+        service(incoming, identity, recipient)
 
     def _recipient(self, incoming: IncomingRequest) -> Address | None:
-        """Who a MESSAGE is for when the Request-URI alone does not tell; None when it does.
+        """Who a request is for when the Request-URI alone does not tell; None when it does.
 
         Raises:
             AddressError: there is no such person.
@@ -262,7 +331,7 @@ class UserAgentServer:
         request.uri = address_to_sip_uri(bindings[0].address, bindings[0].instance)
 
     def _refuse_call(self, incoming: IncomingRequest, _: Identity) -> None:
-        """Calls come with a later release; until then everybody is told why."""
+        """Nobody takes calls here: everybody is told why."""
         self._respond_with_warning(incoming, 480, "Calls are not offered yet")
 
     # --- answers ---

@@ -131,6 +131,7 @@ class Watch:
             "is_list": self.is_list,
             "members": [[member.local, member.domain] for member in self.members],
             "follows_contacts": self.follows_contacts,
+            **({"peer_names": list(flow.peer_names)} if flow.peer_names else {}),
         }
         return SubscriptionRecord(self.key, self.watcher, self.resource, expires_at_wall, state)
 
@@ -145,7 +146,8 @@ class Watch:
         try:
             transport, remote_host, remote_port, local_host, local_port = state["flow"]
             # Connection -1 never existed: the endpoint says that the flow is dead and the Contact is used instead.
-            flow = Flow(transport, remote_host, remote_port, local_host, local_port, -1 if state["is_stream"] else 0)
+            connection, names = -1 if state["is_stream"] else 0, tuple(map(str, state.get("peer_names", ())))
+            flow = Flow(transport, remote_host, remote_port, local_host, local_port, connection, names)
             return cls(
                 key=record.key,
                 package=sys.intern(state["package"]),

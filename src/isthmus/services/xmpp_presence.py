@@ -67,6 +67,11 @@ _STATE_AFTER = {"subscribed": _ACTIVE, "unsubscribed": None, "unsubscribe": None
 _NOT_KEPT = Failure(Origin.LOCAL, 503, "resource-constraint", "the contact request could not be kept: try again later")
 
 
+def no_capabilities(_user: Address) -> str:
+    """Presence without entity capabilities."""
+    return ""
+
+
 class Automata(Protocol):
     """Addresses that are services of ours, not people (`isthmus@`, `echo@`)."""
 
@@ -79,7 +84,8 @@ class XmppPresence:
 
     Args:
         is_watched: True while a SIP dialog of (watcher, presentity) lives: such views are probed after a reconnect.
-        capabilities: the entity capabilities element of our users (XEP-0115), put into available presence.
+        capabilities: returns the entity capabilities element of one of our users (XEP-0115), put into available
+            presence.
     """
 
     def __init__(
@@ -95,7 +101,7 @@ class XmppPresence:
         trace: Trace,
         *,
         is_watched: Callable[[Address, Address], bool],
-        capabilities: str = "",
+        capabilities: Callable[[Address], str] = no_capabilities,
     ) -> None:
         self._links = links
         self._contacts = contacts
@@ -167,13 +173,23 @@ class XmppPresence:
             self._bus.send(presentity, WatchAnswered(watcher, presentity, is_granted=False))
 
     def _probe(self, watcher: Address, _: str, presentity: Address, __: Element) -> None:
-        """RFC 6121 section 4.3.2: whoever may not see us is told that he is not subscribed."""
+        """RFC 6121 section 4.3.2: whoever may not see us is told that he is not subscribed.
+
+        A server that probes holds a grant of before. If our user has asked for that person, both want the contact:
+        the probe is taken for a request, which is granted, instead of ending what one side keeps (edge case 14).
+        """
         state = self._contacts.state(watcher, presentity)
         self._watcher_availability(watcher, presentity, is_available=True)
         if self._automata.is_automaton(presentity) or state is _ACTIVE:
             self._show(watcher, presentity)
+        elif state is None and self._has_asked_for(presentity, watcher):
+            self._bus.send(presentity, WatchRequested(watcher, presentity, ""))
         elif state is None:
             self._send(presentity, subscription_stanza("unsubscribed", presentity, watcher))
+
+    def _has_asked_for(self, ours: Address, theirs: Address) -> bool:
+        is_hosted = self._people.realm_of(ours.domain) is Realm.BUSINESS_HOSTED
+        return is_hosted and self._contacts.state(ours, theirs) is not None
 
     def _available(self, presentity: Address, resource: str, watcher: Address, stanza: Element) -> None:
         if self._contacts.state(watcher, presentity) is None:
@@ -266,7 +282,7 @@ class XmppPresence:
             self._send(presentity, stanza.to_escaped(address_to_jid(row.watcher)))
 
     def _prepared(self, presentity: Address, presence: Presence) -> PresenceStanza:
-        return prepare_presence(presentity_jid(presentity), presence, extra=self._capabilities)
+        return prepare_presence(presentity_jid(presentity), presence, extra=self._capabilities(presentity))
 
     def _unavailable_stanza(self, presentity: Address, watcher: Address, note: str = "") -> str:
         presence = Presence(Availability.OFFLINE, note)

@@ -84,6 +84,7 @@ class ClientTransaction:
         key: branch and method of CSeq, what responses are matched by (RFC 3261 section 17.1.3).
         is_invite: which of the two machines this is.
         is_cancelled: the transaction user asked to stop; CANCEL follows the first provisional response.
+        cancel_reason: Reason of that CANCEL.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class ClientTransaction:
         "_data",
         "_interval",
         "_rows",
+        "cancel_reason",
         "flow",
         "is_cancelled",
         "is_invite",
@@ -107,6 +109,7 @@ class ClientTransaction:
         self.key = key
         self.is_invite = request.method == "INVITE"
         self.is_cancelled = False
+        self.cancel_reason = ""
         self.repeat_lane: Lane | None = None
         self.limit_lane: Lane | None = None
         self._ack = b""

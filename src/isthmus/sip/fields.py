@@ -154,11 +154,13 @@ class NameAddr:
             SipParseError: malformed.
         """
         text = text.strip()
-        quoted = end_of_quoted(text, 0) if text[:1] == '"' else 0
-        bracket = text.find("<", quoted)
-        if bracket < 0 or (not quoted and text.find(";", 0, bracket) >= 0):
-            # A semicolon before the bracket: no display name, as in sip:ana@10.0.0.9;+sip.instance="<urn:uuid:...>"
-            return cls._parse_bare(text)
+        bracket = 0
+        if text[:1] != "<":
+            quoted = end_of_quoted(text, 0) if text[:1] == '"' else 0
+            bracket = text.find("<", quoted)
+            if bracket < 0 or (not quoted and text.find(";", 0, bracket) >= 0):
+                # A semicolon before the bracket: no display name, as in sip:ana@10.0.0.9;+sip.instance="<urn:...>"
+                return cls._parse_bare(text)
         end = text.find(">", bracket) + 1
         if not end:
             raise SipParseError("an angle bracket is not closed")

@@ -77,6 +77,9 @@ class Headers:
     def get_all(self, name: str) -> list[str]:
         """Return the values of all lines of a header field."""
         key = identify(name)[0]
+        first = self.first
+        if len(first) == len(self._items):  # no header field has two lines, which is nearly always so
+            return [first[key]] if key in first else []
         return [value for candidate, _, value in self._items if candidate == key]
 
     def get_list(self, name: str) -> list[str]:

@@ -82,9 +82,12 @@ def build_ack(invite: SipRequest, response: SipResponse) -> SipRequest:
     return _build_sibling(invite, "ACK", response.headers.get("To") or "")
 
 
-def build_cancel(invite: SipRequest) -> SipRequest:
-    """Build the CANCEL of our INVITE (RFC 3261 section 9.1)."""
-    return _build_sibling(invite, "CANCEL", invite.headers.get("To") or "")
+def build_cancel(invite: SipRequest, reason: str = "") -> SipRequest:
+    """Build the CANCEL of our INVITE (RFC 3261 section 9.1), with a Reason if there is one (RFC 3326)."""
+    cancel = _build_sibling(invite, "CANCEL", invite.headers.get("To") or "")
+    if reason:
+        cancel.headers.add("Reason", reason)
+    return cancel
 
 
 def _build_sibling(invite: SipRequest, method: str, to: str) -> SipRequest:

@@ -157,7 +157,9 @@ def build_multipart(
     mark = b"--" + boundary.encode()
     body = b"".join(mark + b"\r\n" + piece + b"\r\n" for piece in pieces) + mark + b"--\r\n"
     quoted = tuple((name, None if value is None else quote(value)) for name, value in parameters)
-    return f"multipart/{subtype};boundary={quote(boundary)}{format_parameters(quoted)}", body
+    # COMPAT: Linphone 5 takes everything behind "boundary=" for the boundary, so it is plain and stands last.
+    last = boundary if is_token(boundary) else quote(boundary)
+    return f"multipart/{subtype}{format_parameters(quoted)};boundary={last}", body
 
 
 def _part_head(part: Part) -> bytes:

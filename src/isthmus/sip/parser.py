@@ -184,7 +184,7 @@ def _assemble(head: _Head, body: bytes) -> SipMessage:
             uri = parse_uri(parts[1])
         except SipParseError as error:
             head.blame(f"the Request-URI is malformed: {error}")
-    if not is_token(method) or "SIP/" not in line.upper():
+    if (uri is _UNREADABLE and "SIP/" not in line.upper()) or not is_token(method):
         # Noise, or another protocol: there is nobody to answer and no next message to find.
         raise BadMessage("this is not a SIP message", is_fatal=True)
     request = SipRequest(method, uri, head.headers, body)

@@ -144,6 +144,11 @@ class TransactionLayer:
         """Number of final responses kept against repeats."""
         return len(self._answers)
 
+    @property
+    def has_news(self) -> bool:
+        """True when there is something to write or to tell."""
+        return bool(self._outgoing or self._events)
+
     def events(self) -> list[Event]:
         """Return what happened since the last call, in order."""
         events, self._events = self._events, []
@@ -268,11 +273,15 @@ class TransactionLayer:
         """Send a message outside any transaction: the ACK of a 2xx, or the answer to an unparseable request."""
         self._outgoing.append((message.to_bytes(), flow))
 
-    def cancel(self, transaction: ClientTransaction, now: float) -> None:
+    def cancel(self, transaction: ClientTransaction, now: float, reason: str = "") -> None:
         """Cancel an INVITE: at once, or when the first provisional response came. No effect after a final response.
 
         The outcome is an ordinary event: 487, a 2xx that was faster, or a timeout 64*T1 after the CANCEL.
+
+        Args:
+            reason: value of its Reason header field (RFC 3326).
         """
+        transaction.cancel_reason = reason
         transaction.step(ClientInput.CANCEL, self, now)
 
     # --- time -------------------------------------------------------------------------------------------------
@@ -325,7 +334,7 @@ class TransactionLayer:
 
     def start_cancel(self, transaction: ClientTransaction, now: float) -> None:
         """Send the CANCEL of an INVITE where the INVITE went."""
-        self.send_request(build_cancel(transaction.request), transaction.flow, now)
+        self.send_request(build_cancel(transaction.request, transaction.cancel_reason), transaction.flow, now)
 
     def completed_client(self, transaction: ClientTransaction, now: float) -> None:
         """Keep only the key for the length of Timer K."""

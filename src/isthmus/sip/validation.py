@@ -7,15 +7,16 @@ typed properties that do not raise. What needs knowledge of the server (401, 405
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from isthmus.errors import SipParseError
 from isthmus.sip.fields import MAGIC_COOKIE, NameAddr
 from isthmus.sip.message import MAXIMUM_MAX_FORWARDS, SipRequest, SipResponse
-from isthmus.sip.syntax import is_token, parse_number
+from isthmus.sip.syntax import is_token, parameter, parse_number
 from isthmus.sip.uri import OtherUri, SipUri
 
-__all__ = ["accepts", "check_request", "check_response", "unsupported_options"]
+__all__ = ["accepts", "check_request", "check_response", "has_option", "unsupported_options"]
 
 # At most one line each (RFC 3261 table 2/3, "multi01" of RFC 4475). Which of two is meant nobody can tell, and a
 # filter before us may have looked at the other one (edge case 43).
@@ -50,6 +51,9 @@ SINGLE_FIELDS = frozenset(
     }
 )
 _MANDATORY = frozenset({"from", "to", "call-id", "cseq", "via"})
+# From and To as nearly everybody writes them. They are parsed without an error for certain, and who gets a response
+# does not look at them: it is matched by Via and CSeq.
+_PLAIN_PERSON = re.compile(r"<sips?:[A-Za-z0-9._\-]+@[A-Za-z0-9._\-]+>(?:;tag=[A-Za-z0-9._\-]+)?")
 # Parsed when they are there, which they are not in the requests that come by the thousand.
 _SELDOM = frozenset({"contact", "route", "record-route", "event", "refer-to", "referred-by"})
 
@@ -103,7 +107,7 @@ def _check_people(request: SipRequest) -> None:
     # RFC 2543 peers send no From tag (RFC 4475 inv2543), but a tag that is there must be one.
     for address in (request.from_address, to_address):
         if address.params:
-            tag = address.param("tag")
+            tag = parameter(address.params, "tag")
             if tag is not None and not is_token(tag):
                 raise SipParseError("a tag is not a token")
     if request.method == "REGISTER" and isinstance(to_address.uri, OtherUri):
@@ -147,7 +151,12 @@ def check_response(response: SipResponse) -> None:
         if len(response.vias) != 1:
             # RFC 3261 section 8.1.3.3: misrouted or corrupted, it was not for a user agent.
             raise SipParseError("a response must arrive with exactly one Via")
-        _ = response.cseq, response.from_address, response.to_address
+        _ = response.cseq
+        first = response.headers.first
+        if _PLAIN_PERSON.fullmatch(first["from"]) is None:
+            _ = response.from_address
+        if _PLAIN_PERSON.fullmatch(first["to"]) is None:
+            _ = response.to_address
         retry_after = response.headers.get("retry-after")
         if retry_after is not None and parse_number(retry_after.partition(";")[0].partition("(")[0], 2**32 - 1) is None:
             raise SipParseError("Retry-After is not a number of seconds")
@@ -166,6 +175,18 @@ def unsupported_options(request: SipRequest, supported: Collection[str], field: 
     if field not in request.headers or request.method in ("CANCEL", "ACK"):
         return []
     return [tag for tag in request.headers.get_list(field) if tag.lower() not in supported]
+
+
+def has_option(message: SipRequest | SipResponse, tag: str, *fields: str) -> bool:
+    """Tell whether an option tag stands in one of these header fields, by default Supported or Require."""
+    for name in fields or ("supported", "require"):
+        if name in message.headers:
+            try:
+                if tag in {element.strip().lower() for element in message.headers.get_list(name)}:
+                    return True
+            except SipParseError:
+                continue  # a list that cannot be read names nothing
+    return False
 
 
 def accepts(request: SipRequest, media_type: str, default: str = "application/sdp") -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Larg
 metadata = MetaData()
 
 # Revision that `migrations/versions` ends with; a test keeps them equal. Lets `open` skip Alembic when all is new.
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 
 # SQLite gives rowid aliases (and so the cheapest appends) to INTEGER keys only, PostgreSQL needs BIGINT for them.
 _Key = BigInteger().with_variant(Integer(), "sqlite")
@@ -116,6 +116,27 @@ crossings = Table(
     Column("last_at", Double, nullable=False),
     Column("last_failure_at", Double, nullable=False),
     Column("last_failure", Text, nullable=False),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("caller", Text, nullable=False),
+    Column("callee", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),  # when the record is thrown away
+    Column("details", Text, nullable=False),  # JSON object: the other fields of `ports.CallRecord`
+    Index("calls_by_caller", "caller", "started_at"),
+    Index("calls_by_callee", "callee", "started_at"),
+    Index("calls_by_time", "started_at"),
+)
+
+live_calls = Table(
+    "live_calls",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # JSON object, opaque
 )
 
 audit = Table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from isthmus.model import Address, Authorisation, Failure, User
 from isthmus.ports import (
     AuditRecord,
     Binding,
+    CallRecord,
     Crossing,
     DomainRule,
     Journal,
@@ -26,6 +27,7 @@ from isthmus.ports import (
 )
 from isthmus.store import rows, schema
 from isthmus.store.binding_writes import BindingWrites
+from isthmus.store.call_rows import CallToKeep, read_calls, read_live_calls
 from isthmus.store.data_directory import DataDirectory
 from isthmus.store.dialects import check_integrity
 from isthmus.store.journal import SqlJournal
@@ -303,6 +305,36 @@ class SqlStore:
         return await self._writer.call(
             lambda connection: [rows.crossing_from_row(row) for row in connection.execute(query)]
         )
+
+    def note_call(self, record: CallRecord, expires_at: float) -> None:
+        """Insert or replace the record of a call that is over, written behind."""
+        self._notes.note_call(CallToKeep(record, expires_at))
+
+    async def calls(self, *, person: Address | None = None, limit: int = 100) -> Sequence[CallRecord]:
+        """Calls that are over, newest first; those of one person, or of everybody."""
+        await self._notes.flush()
+        now = self._wall()
+        return await self._writer.call(lambda connection: read_calls(connection, now, person=person, limit=limit))
+
+    async def call(self, call_id: str) -> CallRecord | None:
+        """One of them."""
+        await self._notes.flush()
+        now = self._wall()
+        found = await self._writer.call(lambda connection: read_calls(connection, now, person=None, call_id=call_id))
+        return found[0] if found else None
+
+    def note_live_call(self, call_id: str, state: Mapping[str, Any]) -> None:
+        """Keep what is needed to end a live call cleanly after a crash, written behind."""
+        self._notes.note_live_call(call_id, state)
+
+    def note_live_call_gone(self, call_id: str) -> None:
+        """Forget it, written behind."""
+        self._notes.note_live_call(call_id, None)
+
+    async def live_calls(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """The calls that were live when the last run ended."""
+        await self._notes.flush()
+        return await self._writer.call(read_live_calls)
 
     async def save_audit(self, record: AuditRecord) -> None:
         """Append to the audit log."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, case, literal_column
+from sqlalchemy import ColumnElement, Connection, Table, case, literal_column
 
 from isthmus.errors import StoreError
 from isthmus.model import Address
 from isthmus.ports import Publication, SubscriptionRecord
 from isthmus.store import schema
+from isthmus.store.call_rows import CallToKeep, call_row, live_call_row
 from isthmus.store.dialects import Insert
 from isthmus.store.row_statements import Row, delete_rows, insert_rows, replace_rows
 from isthmus.store.rows import publication_row, subscription_row
@@ -73,33 +75,69 @@ def _add_totals(insert: Insert) -> Insert:
     )
 
 
-_SAVE_PUBLICATIONS = replace_rows(schema.publications)
-_DELETE_PUBLICATIONS = delete_rows(schema.publications)
-_SAVE_SUBSCRIPTIONS = replace_rows(schema.subscriptions)
-_DELETE_SUBSCRIPTIONS = delete_rows(schema.subscriptions)
+class LatestNotes:
+    """What waits for one table: of several notes about a row the last one wins; None means that the row is gone."""
+
+    def __init__(self, table: Table, row: Callable[[Any], Row], key_row: Callable[[Any], Row]) -> None:
+        self._save = replace_rows(table)
+        self._delete = delete_rows(table)
+        self._row = row
+        self._key_row = key_row
+        self.waiting: dict[Hashable, Any] = {}
+
+    def write(self, connection: Connection, notes: dict[Hashable, Any]) -> None:
+        """Write a slice of the notes."""
+        self._delete.run(connection, [self._key_row(key) for key, kept in notes.items() if kept is None])
+        self._save.run(connection, [self._row(kept) for kept in notes.values() if kept is not None])
+
+
+def _plain_key(key: str) -> Row:
+    return (key,)
+
+
+def _publication_key(key: tuple[Address, str]) -> Row:
+    return (str(key[0]), key[1])
+
+
 _ADD_CROSSINGS = insert_rows(schema.crossings, _add_totals)
 
 
 class WriteBehind:
-    """Collects notes; the last one about a publication or subscription wins, crossings add up."""
+    """Collects notes; the last one about a row wins, crossings add up."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._timer: asyncio.TimerHandle | None = None
         self._is_writing = False
-        # None: gone.
-        self.publications: dict[tuple[Address, str], Publication | None] = {}
-        self.subscriptions: dict[str, SubscriptionRecord | None] = {}
+        self._publications = LatestNotes(schema.publications, publication_row, _publication_key)
+        self._subscriptions = LatestNotes(schema.subscriptions, subscription_row, _plain_key)
+        self._calls = LatestNotes(schema.calls, call_row, _plain_key)
+        self._live_calls = LatestNotes(schema.live_calls, live_call_row, _plain_key)
+        self.latest = (self._publications, self._subscriptions, self._calls, self._live_calls)
         self.crossings: dict[CrossingKey, Totals] = {}
+
+    @property
+    def _has_notes(self) -> bool:
+        return bool(self.crossings) or any(notes.waiting for notes in self.latest)
 
     def note_publication(self, address: Address, etag: str, publication: Publication | None) -> None:
         """Write a publication, or that it is gone."""
-        self.publications[address, etag] = publication
+        self._publications.waiting[address, etag] = publication
         self._arm()
 
     def note_subscription(self, key: str, record: SubscriptionRecord | None) -> None:
         """Write a subscription, or that it is gone."""
-        self.subscriptions[key] = record
+        self._subscriptions.waiting[key] = record
+        self._arm()
+
+    def note_call(self, call: CallToKeep) -> None:
+        """Write the record of a call that is over."""
+        self._calls.waiting[call.record.id] = call
+        self._arm()
+
+    def note_live_call(self, call_id: str, state: Mapping[str, Any] | None) -> None:
+        """Write what is needed of a live call, or that it is over."""
+        self._live_calls.waiting[call_id] = None if state is None else (call_id, state)
         self._arm()
 
     def note_crossing(self, key: CrossingKey, at: float, failure: str | None) -> None:
@@ -120,8 +158,9 @@ class WriteBehind:
 
     def forget_publications(self, address: Address) -> None:
         """Drop what waits about a user who is being deleted."""
-        for key in [key for key in self.publications if key[0] == address]:
-            del self.publications[key]
+        waiting = self._publications.waiting
+        for key in [key for key in waiting if isinstance(key, tuple) and key[0] == address]:
+            del waiting[key]
 
     async def flush(self) -> None:
         """Write everything noted so far.
@@ -129,7 +168,7 @@ class WriteBehind:
         Raises:
             StoreError: the database refuses; the notes are kept and tried again later.
         """
-        while self.publications or self.subscriptions or self.crossings or self._is_writing:
+        while self._has_notes or self._is_writing:
             if self._is_writing:
                 # Behind the slice under way; its successor is submitted when it has finished.
                 await self._writer.call(lambda connection: None)
@@ -148,7 +187,7 @@ class WriteBehind:
 
     def _timer_fired(self) -> None:
         self._timer = None
-        if not self._is_writing and (self.publications or self.subscriptions or self.crossings):
+        if not self._is_writing and self._has_notes:
             # A failure is handled in `slice_failed`; nobody waits for this outcome.
             self._submit_slice().add_done_callback(lambda written: written.exception())
 
@@ -162,15 +201,15 @@ class WriteBehind:
     def slice_done(self) -> None:
         """Go on with the next slice, if more waits."""
         self._is_writing = False
-        if self.publications or self.subscriptions or self.crossings:
+        if self._has_notes:
             self._arm(0.0)
 
     def slice_failed(self, piece: _Slice, error: StoreError) -> None:
         """Put the notes back, below what has been noted since."""
         _log.warning("soft state could not be written, trying again", reason=str(error), seconds=RETRY_SECONDS)
         self._is_writing = False
-        self.publications = {**piece.publications, **self.publications}
-        self.subscriptions = {**piece.subscriptions, **self.subscriptions}
+        for notes, taken in zip(self.latest, piece.latest, strict=True):
+            notes.waiting = {**taken, **notes.waiting}
         for key, totals in piece.crossings.items():
             newer = self.crossings.get(key)
             if newer is not None:
@@ -185,8 +224,7 @@ class _Slice:
     def __init__(self, owner: WriteBehind, written: asyncio.Future[None]) -> None:
         self._owner = owner
         self.written = written
-        self.publications: dict[tuple[Address, str], Publication | None] = {}
-        self.subscriptions: dict[str, SubscriptionRecord | None] = {}
+        self.latest: list[dict[Hashable, Any]] = []
         self.crossings: dict[CrossingKey, Totals] = {}
 
     @property
@@ -196,17 +234,13 @@ class _Slice:
 
     def begin(self) -> None:
         """Take the oldest notes."""
-        self.publications = _take(self._owner.publications)
-        self.subscriptions = _take(self._owner.subscriptions)
+        self.latest = [_take(notes.waiting) for notes in self._owner.latest]
         self.crossings = _take(self._owner.crossings)
 
     def run(self, connection: Connection) -> None:
         """Write them."""
-        gone = [(str(address), etag) for (address, etag), kept in self.publications.items() if kept is None]
-        _DELETE_PUBLICATIONS.run(connection, gone)
-        _SAVE_PUBLICATIONS.run(connection, [publication_row(kept) for kept in self.publications.values() if kept])
-        _DELETE_SUBSCRIPTIONS.run(connection, [(key,) for key, kept in self.subscriptions.items() if kept is None])
-        _SAVE_SUBSCRIPTIONS.run(connection, [subscription_row(kept) for kept in self.subscriptions.values() if kept])
+        for notes, taken in zip(self._owner.latest, self.latest, strict=True):
+            notes.write(connection, taken)
         _ADD_CROSSINGS.run(connection, [_crossing_row(key, totals) for key, totals in self.crossings.items()])
 
     def finish(self, error: StoreError | None) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "escape_text",
     "language_of",
     "local_name",
+    "serialised",
     "strip_illegal",
 ]
 
@@ -44,6 +45,27 @@ def element(name: str, attributes: Mapping[str, str | None] | None = None, *chil
     opening = f"<{name}{attributes_text(attributes)}" if attributes else f"<{name}"
     inner = "".join(children)
     return f"{opening}>{inner}</{name}>" if inner else f"{opening}/>"
+
+
+def serialised(node: Element, around: str = "") -> str:
+    """Return an element and all in it as text.
+
+    Namespaces are declared as the default one wherever they change, which is how XMPP software writes them. Attributes
+    in namespaces other than `xml:` are left out.
+
+    Args:
+        node: an element of bounded depth: our own, or one that a parser with limits made.
+        around: namespace of the element that this one will stand in, which need not be said again.
+    """
+    namespace, name = node.tag[1:].split("}", 1) if node.tag[0] == "{" else (around, node.tag)
+    attributes: dict[str, str | None] = {"xmlns": namespace if namespace != around else None}
+    for key, value in node.attrib.items():
+        if key == XML_LANG:
+            attributes["xml:lang"] = value
+        elif key[0] != "{":
+            attributes[key] = value
+    children = (serialised(inner, namespace) + escape_text(inner.tail or "") for inner in node)
+    return element(name, attributes, escape_text(node.text or ""), *children)
 
 
 def child(parent: Element, name: str, namespace: str = "") -> Element | None:

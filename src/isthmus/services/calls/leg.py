@@ -11,10 +11,10 @@ Both, once established:             offer() -> LegAnswered | LegOfferRefused;   
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from isthmus.model import Address, Ending, MediaForm
 from isthmus.sdp.session_description import SessionDescription
@@ -49,6 +49,12 @@ class Leg(Protocol):
     is_caller: bool
     form: MediaForm
     takes_trickle: bool
+
+    def attach(self, sink: LegSink) -> None:
+        """Send events here from now on; what has happened before anybody listened follows at once."""
+
+    def to_record(self) -> Mapping[str, Any] | None:
+        """Return what the next run needs to end this established leg, should this one crash; None: nothing can."""
 
     # --- set-up, towards a callee ---
 
@@ -232,7 +238,7 @@ class IncomingCall:
         is_replacing_early_only: only a call that still rings may be replaced.
     """
 
-    leg: CallerLeg
+    leg: Leg
     caller: Address
     callee: Address
     offer: SessionDescription | None
@@ -241,13 +247,6 @@ class IncomingCall:
     breadth: int = 60
     replaces: tuple[str, str, str] | None = None
     is_replacing_early_only: bool = False
-
-
-class CallerLeg(Leg, Protocol):
-    """A leg that came to us: somebody must take its events before it can be answered."""
-
-    def attach(self, sink: LegSink) -> None:
-        """Send events here; what has happened meanwhile (a quick CANCEL) follows at once."""
 
 
 CallSink: TypeAlias = Callable[[IncomingCall], None]

@@ -1,6 +1,6 @@
-"""The composition root: builds every part once, joins them, starts and stops them in order.
+"""Builds every part once, joins them, starts and stops them in order.
 
-Nothing else in the project knows which implementation stands behind a port. Reading `Isthmus.__init__` from top to
+Reading `Isthmus.__init__` from top to
 bottom is reading the architecture: surroundings, people and policy, SIP, presence, messages, XMPP, administration.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import json
 import secrets
 import signal
@@ -22,12 +23,14 @@ from isthmus.admin.control import Control
 from isthmus.admin.doctor import Examination
 from isthmus.admin.doctor_round_trip import RoundTrips
 from isthmus.admin.web import HealthAndMetrics
+from isthmus.app.calls import CallParts
 from isthmus.bus.in_process import InProcessBus
 from isthmus.config import Configuration
 from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreError
 from isthmus.metrics import Metrics
 from isthmus.model import Address, canonical_domain
 from isthmus.net.dns import DnsClient
+from isthmus.net.media_plane import MediaPlane
 from isthmus.net.prosody_accounts import ProsodyAccounts
 from isthmus.net.prosody_process import ProsodyProcess
 from isthmus.net.sip_endpoint import NetworkSipEndpoint
@@ -41,6 +44,7 @@ from isthmus.services.accounts import Accounts, service_locals
 from isthmus.services.administration import Administration
 from isthmus.services.authentication import Authenticator
 from isthmus.services.consent import Consent
+from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
@@ -53,6 +57,7 @@ from isthmus.services.presence_agent import PresenceAgent
 from isthmus.services.presence_package import PresencePackage
 from isthmus.services.presence_subscriber import PresenceSubscriber
 from isthmus.services.presence_views import PresenceViews
+from isthmus.services.profiles import ContactProfiles
 from isthmus.services.publications import Publications
 from isthmus.services.rate_limits import RateLimits
 from isthmus.services.registrar import Registrar
@@ -60,12 +65,16 @@ from isthmus.services.remote_presence import RemotePresence
 from isthmus.services.user_agent_server import UserAgentServer
 from isthmus.services.watcher_information import WatcherInformation
 from isthmus.services.xmpp_presence import XmppPresence
+from isthmus.sip.message import SipRequest
 from isthmus.store.sql_store import SqlStore
 from isthmus.trace import Trace
-from isthmus.xmpp.capabilities import capabilities_element
 
 # How long "ready" waits for the component streams; an absent XMPP server delays the start by this and no more.
 LINK_SECONDS = 10.0
+# Objects between two looks of the garbage collector, and looks at the young per look at the older ones. Ten messages
+# allocate Python's own 700, and nearly all are freed without the collector: it would look a hundred times a second at
+# what is still in flight. The price is that what hangs in a cycle waits until some megabytes of others were made.
+COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 # Tells scripts that everything is up; holds where we listen.
 READY_FILE = "ready"
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file, not a secret
@@ -114,7 +123,6 @@ class Isthmus:
             maximum_pending=limits.pending_requests_per_user,
             maximum_watched=limits.subscriptions_per_watcher,
         )
-        self.directory.may_know = self.contacts.is_contact
 
         # SIP
         self.endpoint = NetworkSipEndpoint(
@@ -122,6 +130,7 @@ class Isthmus:
             trace=self.trace,
             on_request=self._request_received,
             on_flow_closed=self._flow_closed,
+            on_cancel=self._call_cancelled,
             data_directory=configuration.data_directory,
             has_trace_bodies=configuration.log.bodies,
         )
@@ -202,9 +211,37 @@ class Isthmus:
         self.user_agent_server.serve("PUBLISH", self.publications.receive)
         self.user_agent_server.serve("NOTIFY", self.presence_subscriber.notify_received)
 
-        # XMPP
-        self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
+        # media
+        identity = hashlib.sha256(b"media relays\0" + secret).hexdigest()[:12]
+        self.media = MediaPlane(configuration, identity=identity, trace=self.trace, metrics=self.metrics)
+
+        # calls
         self.links: dict[str, ComponentLink] = {}
+        self.calls = CallParts(
+            configuration,
+            self.directory,
+            self.policing,
+            self.contacts,
+            self.store,
+            self.bus,
+            self.clock,
+            self.trace,
+            self.metrics,
+            endpoint=self.endpoint,
+            delivery=self.delivery,
+            authenticator=authenticator,
+            loops=self.loops,
+            presence_agent=self.presence_agent,
+            remote_presence=self.remote_presence,
+            messaging=self.messaging,
+            links=self.links,
+            relay=self.media.relays,
+        )
+        self.user_agent_server.serve_calls(self.calls.sip)
+
+        # XMPP
+        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock, calls=self.calls.offered.to)
+        self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
         self.xmpp_presence = XmppPresence(
             self.links,
             self.contacts,
@@ -216,7 +253,7 @@ class Isthmus:
             self.clock,
             self.trace,
             is_watched=self.presence_package.is_watching,
-            capabilities=capabilities_element(),
+            capabilities=self.calls.capabilities,
         )
         for domain, configured in zip(domains, configuration.domains, strict=True):
             self.links[domain] = ComponentLink(
@@ -225,7 +262,12 @@ class Isthmus:
                 configuration.xmpp,
                 sink=self,
                 responder=QueryResponder(
-                    domain, self.directory, clock=self.clock, version=__version__, kept=self.store.journal.flush
+                    domain,
+                    profiles,
+                    clock=self.clock,
+                    version=__version__,
+                    kept=self.store.journal.flush,
+                    calls=self.calls.jingle,
                 ),
                 trace=self.trace,
                 shows_bodies=configuration.log.bodies,
@@ -255,6 +297,7 @@ class Isthmus:
                 devices=lambda user: len(self.registrar.bindings(user)),
             ),
             self.clock,
+            contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
             is_live=True,
             doctor=Examination(
                 configuration,
@@ -264,6 +307,7 @@ class Isthmus:
                 probe=RoundTrips(self.directory, self.store, self.bus, self.links, lambda: self.endpoint.bound),
             ),
             status=self.status,
+            more=self.calls.operations.functions,
         )
 
     # --- life ---
@@ -287,15 +331,25 @@ class Isthmus:
         self.presence_subscriber.load()
         await self.health.start()
         await self.control.start()
-        if self.prosody is not None:
-            await self.prosody.start()
+        media = asyncio.create_task(self.media.start(), name="media")
+        try:
+            if self.prosody is not None:
+                await self.prosody.start()
+        finally:
+            await media
         for link in self.links.values():
             link.start()
         await self._await_links()
+        await self.calls.start()
         # Everything made so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._ready_file.write_text(json.dumps(self.status()) + "\n")
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        # In one step: whoever waits for the file reads it the moment it is there.
+        unfinished = self._ready_file.with_suffix(".new")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(json.dumps(self.status()) + "\n")
+        unfinished.rename(self._ready_file)
 
     async def _await_links(self) -> None:
         if not self.links:
@@ -320,10 +374,12 @@ class Isthmus:
         steps = [
             self.control.stop(),
             self.health.stop(),
+            self.calls.calls.stop(),
             self.messaging.stop(),
             *(link.stop() for link in self.links.values()),
             self.endpoint.stop(),
             self.neighbours.stop(),
+            self.media.stop(),
             *([self.prosody.stop()] if self.prosody is not None else []),
             self.policing.close(),
             self.store.close(),
@@ -341,23 +397,30 @@ class Isthmus:
 
     def _flow_closed(self, flow: Flow) -> None:
         self.registrar.flow_closed(flow)
+        self.calls.sip.flow_closed(flow)
+
+    def _call_cancelled(self, invite: IncomingRequest, cancel: SipRequest) -> None:
+        self.calls.sip.cancelled(invite, cancel)
 
     def _publication_changed(self, address: Address) -> None:
         self.presence_agent.changed(address)
 
     def message_received(self, link: XmppLink, stanza: Element) -> None:
         """Hand a message stanza on (`ports.StanzaSink`)."""
-        self.messaging.message_received(link, stanza)
+        if not self.calls.jingle.take_message(link, stanza):
+            self.messaging.message_received(link, stanza)
 
     def presence_received(self, link: XmppLink, stanza: Element) -> None:
         """Hand a presence stanza on (`ports.StanzaSink`)."""
         self.xmpp_presence.presence_received(link, stanza)
+        self.calls.jingle.presence_received(link, stanza)
 
     def link_up(self, link: XmppLink) -> None:
         """The component of a domain is connected (`ports.StanzaSink`)."""
         self.trace.decision(f"component {link.domain} is connected", people=(link.domain,), rule="link.up")
         self.messaging.link_up(link)
         self.xmpp_presence.link_up(link)
+        self.calls.jingle.link_up(link)
 
     def link_down(self, link: XmppLink) -> None:
         """The component of a domain is lost (`ports.StanzaSink`)."""
@@ -382,6 +445,7 @@ class Isthmus:
             "components": [f"{name} {'up' if link.is_connected else 'down'}" for name, link in self.links.items()],
             "registrations": self.registrar.count(),
             "subscriptions": len(self.notifier),
+            **self.media.status(),
         }
 
     def _watch_numbers(self) -> None:

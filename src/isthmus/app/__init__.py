@@ -1,0 +1,7 @@
+"""The composition root: the only place that knows which implementation stands behind a port."""
+
+from __future__ import annotations
+
+from isthmus.app.isthmus import Isthmus, serve
+
+__all__ = ["Isthmus", "serve"]

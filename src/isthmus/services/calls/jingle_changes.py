@@ -1,0 +1,226 @@
+"""One change of the media of a session: ours, on its way to the peer, or the peer's, and what is said to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from isthmus.interworking.call_endings import ending_from_jingle
+from isthmus.interworking.jingle_contents import content_names
+from isthmus.interworking.jingle_difference import difference, fragment_to_jingle
+from isthmus.interworking.jingle_sdp import jingle_to_sdp, sdp_to_jingle
+from isthmus.model import EndCause, Ending
+from isthmus.sdp.offer_answer import mirrored, rejecting
+from isthmus.sdp.session_description import SessionDescription
+from isthmus.sdp.trickle import candidates_fragment
+from isthmus.services.calls.jingle_media import JingleMedia, say_reason
+from isthmus.services.calls.jingle_wire import IqOutcome
+from isthmus.xmpp.jingle import Jingle
+
+HOLD = "hold"
+RESTART = "restart"
+
+
+@dataclass(slots=True)
+class OurChange:
+    """An offer of ours as actions that were sent.
+
+    Attributes:
+        offer: the whole description that the peer is brought to.
+        actions: what was sent.
+        unanswered: IQs without an answer.
+        adds: contents that wait for content-accept or content-reject.
+        transports: contents that wait for transport-accept or transport-reject.
+        is_restarting: ICE restarts, and the peer has not said its new credentials.
+        accepted: all that was accepted.
+        refusal: why it is not to be.
+        has_lost_tie: the peer's own change goes first.
+    """
+
+    offer: SessionDescription
+    actions: frozenset[str]
+    unanswered: int
+    adds: set[str] = field(default_factory=set)
+    transports: set[str] = field(default_factory=set)
+    is_restarting: bool = False
+    accepted: Jingle | None = None
+    refusal: Ending | None = None
+    has_lost_tie: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """True when nothing more is to come."""
+        is_settled = self.refusal is not None or self.has_lost_tie
+        return not self.unanswered and (is_settled or not (self.adds or self.transports or self.is_restarting))
+
+    def answered(self, outcome: IqOutcome) -> None:
+        """One IQ was answered."""
+        self.unanswered -= 1
+        if outcome.is_tie_break:
+            self.has_lost_tie = True
+        elif not outcome.is_result:
+            self.refusal = self.refusal or outcome.ending
+
+    def take(self, jingle: Jingle) -> bool:
+        """Take content-accept, content-reject, transport-accept or transport-reject; False when none is waited for."""
+        names = names_in(jingle)
+        action = jingle["action"]
+        waiting = self.adds if action.startswith("content") else self.transports
+        if not names & waiting:
+            return False
+        if action == "content-accept":
+            if self.accepted is None:
+                self.accepted = jingle
+            else:
+                for content in jingle["contents"]:
+                    self.accepted.append(content)
+        elif action == "transport-reject" or (
+            action == "content-reject" and self.actions == {"content-add"} and waiting <= names and not self.accepted
+        ):
+            self.refusal = _ending_in(jingle)
+        waiting -= names
+        return True
+
+
+@dataclass(slots=True)
+class PeerChange:
+    """A change of the peer, acknowledged.
+
+    Attributes:
+        kind: its action, HOLD or RESTART.
+        jingle: the action; None for HOLD.
+        is_held: of HOLD.
+        remote: what the peer's media are with it; None before it is looked at.
+    """
+
+    kind: str
+    jingle: Jingle | None = None
+    is_held: bool = False
+    remote: SessionDescription | None = None
+
+    @property
+    def about(self) -> set[str]:
+        """Names of the contents it is about."""
+        return set() if self.jingle is None else names_in(self.jingle)
+
+
+def names_in(jingle: Jingle) -> set[str]:
+    """Return the names of the contents in an action."""
+    return {content["name"] for content in jingle["contents"]}
+
+
+def replies(media: JingleMedia, change: PeerChange, answer: SessionDescription) -> list[Jingle]:
+    """Return what is said to a change that the call has answered. Raises SdpError."""
+    offer = change.remote
+    assert offer is not None, "only what was offered is answered"
+    names = content_names(offer)
+    about = change.about
+    if change.kind == "content-add":
+        pairs = zip(names, answer.media, strict=False)
+        live = {name for name, section in pairs if name in about and not section.is_rejected}
+        found = [_said(media, answer, "content-accept", live, offer)] if live else []
+        return [*found, rejection(media, offer, about - live)] if about - live else found
+    if change.kind == "transport-replace":
+        return [_said(media, answer, "transport-accept", about, offer)]
+    if change.kind == RESTART:
+        return _restart_answer(media, answer, names)
+    return _narrowing(media, change, offer, answer) if change.kind == "content-modify" else []
+
+
+def _restart_answer(media: JingleMedia, answer: SessionDescription, names: tuple[str, ...]) -> list[Jingle]:
+    named = [
+        section if section.mid else section.with_attributes({"mid": name})
+        for name, section in zip(names, answer.media, strict=False)
+    ]
+    # COMPAT Conversations: with candidates it is the answer to a restart, without it would be another one.
+    whole = fragment_to_jingle(
+        candidates_fragment(answer.with_media(named)),
+        is_from_initiator=media.is_initiator,
+        creators=media.creators,
+    )
+    if whole is not None:
+        return [whole]
+    return difference(media.both[0], answer, is_from_initiator=media.is_initiator, creators=media.creators)
+
+
+def _narrowing(
+    media: JingleMedia, change: PeerChange, offer: SessionDescription, answer: SessionDescription
+) -> list[Jingle]:
+    """`senders` holds for both: where we answer with less than the peer said, it is told."""
+    assert change.jingle is not None, "a content-modify is an action"
+    said = jingle_to_sdp(change.jingle, is_from_initiator=not media.is_initiator, base=offer)
+    less = {
+        name
+        for name, theirs, ours in zip(content_names(offer), said.media, answer.media, strict=False)
+        if name in change.about and not ours.is_rejected and mirrored(said.direction(theirs)) != answer.direction(ours)
+    }
+    return [_said(media, answer, "content-modify", less, offer)] if less else []
+
+
+def refusal(media: JingleMedia, change: PeerChange, reason: str, text: str) -> Jingle | None:
+    """Return what refuses a change; None where Jingle has no word for that."""
+    remote = change.remote or media.remote
+    if remote is None or change.jingle is None:
+        return None
+    if change.kind == "content-add":
+        jingle = _rejection_of(media, change.jingle)
+    elif change.kind == "transport-replace":
+        jingle = _said(media, remote, "transport-reject", change.about)
+    else:
+        return None
+    say_reason(jingle, reason, text)
+    return jingle
+
+
+def _rejection_of(media: JingleMedia, jingle: Jingle) -> Jingle:
+    """The content-reject of a content-add, which may be one that could not be read."""
+    found = Jingle()
+    found["action"] = "content-reject"
+    for content in jingle["contents"]:
+        bare = type(content)()
+        bare["creator"], bare["name"] = media.creators.get(content["name"], content["creator"]), content["name"]
+        found.append(bare)
+    return found
+
+
+def rejection(media: JingleMedia, offer: SessionDescription, names: Collection[str]) -> Jingle:
+    """Return the content-reject of contents that our answer did not take."""
+    jingle = _said(media, _rejecting(offer, names), "content-reject", names)
+    say_reason(jingle, "failed-application", "")
+    return jingle
+
+
+def removal(media: JingleMedia, offer: SessionDescription, names: Collection[str]) -> Jingle:
+    """Return the content-remove of contents of ours."""
+    return _said(media, _rejecting(offer, names), "content-remove", names)
+
+
+def _said(
+    media: JingleMedia,
+    sdp: SessionDescription,
+    action: str,
+    names: Collection[str],
+    answering: SessionDescription | None = None,
+) -> Jingle:
+    return sdp_to_jingle(
+        sdp,
+        action=action,
+        is_from_initiator=media.is_initiator,
+        creators=media.creators,
+        names=names,
+        answering=answering,
+    )
+
+
+def _rejecting(sdp: SessionDescription, names: Collection[str]) -> SessionDescription:
+    """The description with these contents rejected, as actions about them need it."""
+    pairs = zip(content_names(sdp), sdp.media, strict=True)
+    return sdp.with_media(rejecting(section) if name in names else section for name, section in pairs)
+
+
+def _ending_in(jingle: Jingle) -> Ending:
+    reason = jingle.get_plugin("reason", check=True)
+    if reason is None:
+        return Ending(EndCause.DECLINED)
+    ending = ending_from_jingle(reason["condition"], reason["text"])
+    return replace(ending, cause=EndCause.DECLINED) if ending.cause is EndCause.HUNG_UP else ending

@@ -1,0 +1,69 @@
+"""Where the requests within a call's dialog go: by route set, the flow that works, or the device's new registration."""
+
+from __future__ import annotations
+
+from isthmus.model import Address
+from isthmus.ports import Flow, NextHop
+from isthmus.services.calls.sip_calls import SipCalls
+from isthmus.services.registrar_contacts import is_dialable
+from isthmus.sip.dialog import Dialog
+from isthmus.sip.uri import SipUri
+
+
+class DialogPath:
+    """The way to the other end of one dialog.
+
+    Attributes:
+        flow: what the device was last heard on (or was sent to), None for a neighbour we only know by name.
+        device: its key among the targets of `party`, "" when unknown.
+    """
+
+    __slots__ = ("_calls", "_is_hosted", "_names", "device", "flow", "party")
+
+    def __init__(
+        self,
+        calls: SipCalls,
+        party: Address,
+        *,
+        flow: Flow | None,
+        device: str = "",
+        is_hosted: bool,
+        tls_names: tuple[str, ...] = (),
+    ) -> None:
+        self._calls = calls
+        self.party = party
+        self.flow = flow
+        self.device = device
+        self._is_hosted = is_hosted
+        self._names = tls_names
+
+    @property
+    def transport(self) -> str:
+        """Transport that our Contact should name."""
+        return self.flow.transport if self.flow is not None else "udp"
+
+    def heard_on(self, flow: Flow) -> None:
+        """A request of this dialog came on a flow: the answer to a change of network (RFC 5626 section 5.3)."""
+        self.flow = flow
+
+    def next_hop(self, dialog: Dialog) -> NextHop | None:
+        """Return where a request goes; None: by its Route or Request-URI."""
+        if dialog.has_routes:
+            return None
+        target = dialog.remote_target
+        flow = self.flow
+        if flow is None:
+            return self._by_contact(target)
+        can_dial = isinstance(target, SipUri) and is_dialable(target, flow)
+        if self._calls.endpoint.is_flow_alive(flow):
+            # A phone is reached as it reached us, through its NAT; a neighbour where it wants to be reached.
+            return NextHop(flow=flow) if self._is_hosted or not can_dial else self._by_contact(target)
+        way = self._calls.present_way(self.party, self.device) if self.device else None
+        if way is not None:
+            return way.next_hop
+        return self._by_contact(target) if can_dial else NextHop(flow=flow)
+
+    def _by_contact(self, target: object) -> NextHop | None:
+        if self._names and isinstance(target, SipUri):
+            return NextHop(uri=target, tls_names=self._names)
+        return None
