@@ -93,6 +93,7 @@ class CallParts:
             metrics=metrics,
         )
         self.sip = SipDoor(self._dialogs, directory, authenticator, self.calls.receive)
+        self.sip.messages_to(messaging.receive_request)
         ringer = SipRinger(self._dialogs, directory, directory.display_name)
         self.calls.ring_with(ringer, Realm.BUSINESS_HOSTED, Realm.BUSINESS_ROUTED)
         self.calls.echo_with(EchoRinger(echo, clock))
