@@ -103,9 +103,8 @@ async def test_a_turn_server_that_is_not_there_is_told(tmp_path: Path) -> None:
 async def test_everything_that_runs_is_proved_by_a_call_and_an_allocation(tmp_path: Path) -> None:
     config = Configuration(
         data_directory=tmp_path,
-        # Outside of what free ports are taken from.
-        media=MediaSettings(control_port=free_port(), first_port=10_000, last_port=10_999),
-        turn=TurnSettings(secret=SecretStr("shared"), port=free_port(), first_port=11_000, last_port=11_999),
+        media=MediaSettings(control_port=free_port()),
+        turn=TurnSettings(secret=SecretStr("shared"), port=free_port()),
     )
     plane = MediaPlane(config, identity="doctor", trace=Trace(lambda: 0.0), metrics=Metrics())
     await plane.start()
