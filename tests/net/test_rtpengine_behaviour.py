@@ -184,6 +184,39 @@ async def test_a_bundled_section_without_a_port_is_passed_on_as_rejected(session
     assert [section.is_rejected for section in offer.media] == [False, True]
 
 
+async def test_pictures_come_and_go_in_a_call_and_the_sound_stays_where_it_is(session: RtpengineSession) -> None:
+    def described(video_port: int | None, port: int) -> SessionDescription:
+        extra = (f"m=video {video_port} RTP/AVP 96", "a=rtpmap:96 VP8/90000") if video_port is not None else ()
+        return audio(PHONE, 0, port=port, extra=extra)
+
+    sound, pictures = [], []
+    for video_port in (None, 40_200, 0, 40_200):
+        offer = await session.offer(described(video_port, 40_000), by="A", to="B", form=PHONE)
+        answer = await session.answer(described(video_port, 40_100), by="B", to="A", form=PHONE)
+        sound.append((offer.media[0].port, answer.media[0].port))
+        pictures.append([bool(section.port) for section in (*offer.media[1:], *answer.media[1:])])
+    assert len(set(sound)) == 1
+    assert pictures == [[], [True, True], [False, False], [True, True]]
+    assert offer.origin.version - answer.origin.version == 0
+    assert offer.origin.version > 1
+
+
+async def test_a_client_that_changes_its_network_gets_fresh_credentials_at_the_same_port(
+    session: RtpengineSession,
+) -> None:
+    """ICE restart (RFC 8839 section 4.4.1.1.1)."""
+    before = audio(WEB, 0)
+    after = SessionDescription.parse(before.to_text().replace("ufrag:q1Zx", "ufrag:Zx1q").replace("pwd:7Yk", "pwd:8Yk"))
+    answers = []
+    for offer in (before, before, after):
+        await session.offer(offer, by="A", to="B", form=PHONE)
+        answers.append(await session.answer(audio(PHONE, 0), by="B", to="A", form=WEB))
+    first, again, restarted = [answer.media[0] for answer in answers]
+    assert first.port == again.port == restarted.port
+    assert first.ice_ufrag == again.ice_ufrag != restarted.ice_ufrag
+    assert first.ice_pwd != restarted.ice_pwd
+
+
 async def test_candidates_come_in_fragments_before_and_after_the_answer(
     client: NgClient, session: RtpengineSession
 ) -> None:

@@ -333,7 +333,7 @@ class Phone:
     ) -> SipResponse:
         """Answer a request that came."""
         fields = list(headers)
-        if not any(name == "Contact" for name, _ in fields):
+        if self.contact and not any(name == "Contact" for name, _ in fields):
             fields.insert(0, ("Contact", self.contact))
         response = build_response(
             transaction.request,

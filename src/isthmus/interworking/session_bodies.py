@@ -1,7 +1,6 @@
-"""Session descriptions in the bodies of SIP requests and responses: plain, in multipart, or as fragments.
+"""Session descriptions in the bodies of SIP requests and responses: plain, or somewhere in a multipart.
 
-Rules of RFC 3261 section 13.2.1 (where offers and answers stand), RFC 5621 (multipart and Content-Disposition) and
-RFC 8840 (trickled candidates).
+Rules of RFC 3261 section 13.2.1 (where offers and answers stand) and RFC 5621 (multipart and Content-Disposition).
 """
 
 from __future__ import annotations
@@ -15,15 +14,12 @@ from isthmus.sip.mime import Part, parse_multipart
 from isthmus.sip.syntax import parse_media_type
 
 SDP_TYPE = "application/sdp"
-FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
 # What an INVITE, UPDATE or PRACK may carry; the answer to anything else is 415 with this.
 ACCEPT = f"{SDP_TYPE}, multipart/mixed, multipart/alternative, multipart/related"
 # Depth of multipart in multipart: SDP with a vCard or an image stands at one or two.
 _DEEPEST = 4
 # COMPAT Skype for Business sends two descriptions in multipart/alternative, the first for servers of 2007.
 _OLD_ALTERNATIVE = "ms-proxy-2007fallback"
-# A fragment has no session part; this makes it a description that can be read (RFC 8840 section 9.2).
-_FRAGMENT_HEAD = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\n"
 
 
 def session_in(message: SipRequest | SipResponse) -> SessionDescription | None:
@@ -78,17 +74,3 @@ def _disposition(headers: Headers) -> tuple[str, bool]:
     """Return the disposition type, and whether the part must be understood (RFC 3261 section 20.11, RFC 5621 8.3)."""
     value, parameters = parse_parameterised(headers.get("content-disposition") or "")
     return value.lower(), (dict(parameters).get("handling") or "required").lower() != "optional"
-
-
-def fragment_in(message: SipRequest) -> SessionDescription:
-    """Return the candidates that an INFO carries (RFC 8840 section 4.4). Raises SdpError."""
-    text = message.body.decode("utf-8", "replace")
-    return SessionDescription.parse(text if text.startswith("v=") else _FRAGMENT_HEAD + text)
-
-
-def fragment_body(fragment: SessionDescription) -> bytes:
-    """Write trickled candidates as the body of an INFO: no session part but its attributes."""
-    lines = [f"a={attribute}" for attribute in fragment.attributes]
-    for section in fragment.media:
-        lines += [line for line in section.to_lines() if line[0] in "ma"]
-    return ("\r\n".join(lines) + "\r\n").encode()

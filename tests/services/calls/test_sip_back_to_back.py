@@ -31,10 +31,10 @@ class Line:
         self.invite: ClientTransaction | None = None
 
     @classmethod
-    async def open(cls, weather: Weather | None = None) -> Line:
+    async def open(cls, weather: Weather | None = None, transport: str = "udp") -> Line:
         """Two phones that behave."""
         lab = await CallLab.open()
-        caller, callee = lab.pbx(weather), await lab.phone(weather=weather)
+        caller, callee = lab.pbx(weather), await lab.phone(transport=transport, weather=weather)
         caller.behave(audio(3, port=4100))
         callee.behave(audio(3, port=5100))
         return cls(lab, caller, callee)
@@ -138,13 +138,35 @@ async def test_a_refusal_goes_through(status: int) -> None:
 Action = Callable[[Line], None]
 
 
-def _answer(status: int, *, has_media: bool = False, tag: str = "phone") -> Action:
+def _answer(status: int, *, has_media: bool = False, tag: str = "phone", rseq: int = 0) -> Action:
     def act(line: Line) -> None:
         invites = line.callee.asked("INVITE")
         if invites:
-            line.callee.answer(invites[0], status, ANSWER if has_media else None, tag=tag)
+            headers = [("Require", "100rel"), ("RSeq", str(rseq))] if rseq else []
+            line.callee.answer(invites[0], status, ANSWER if has_media else None, tag=tag, headers=headers)
 
     return act
+
+
+def _prack(line: Line) -> None:
+    if line.invite is None:
+        return
+    for response in line.caller.responses_to(line.invite):
+        if "rseq" in response.headers:
+            dialog = Dialog.as_client(line.invite.request, response)
+            dialog.local_cseq = 50 + len(line.caller.end.sent)
+            line.caller.send(dialog.make_request("PRACK", [("RAck", f"{response.headers.get('rseq')} 1 INVITE")]))
+
+
+def _refer(line: Line) -> None:
+    dialog = line.dialog_of_caller()
+    if dialog is not None:
+        line.caller.send(dialog.make_request("REFER", [("Refer-To", "<sip:bea@corp.test>")]))
+
+
+def _break(line: Line) -> None:
+    line.lab.endpoint.close(line.caller.flow)
+    line.lab.door.flow_closed(line.caller.flow)
 
 
 def _cancel(line: Line) -> None:
@@ -172,6 +194,11 @@ def _from_the_middle(line: Line) -> None:
 ACTIONS: dict[str, Action] = {
     "callee rings": _answer(180),
     "callee sends early media": _answer(183, has_media=True),
+    "callee sends early media reliably": _answer(183, has_media=True, rseq=1),
+    "callee rings reliably": _answer(180, rseq=2),
+    "caller acknowledges early media": _prack,
+    "caller transfers": _refer,
+    "caller's connection breaks": _break,
     "another fork rings": _answer(180, tag="fork"),
     "callee answers": _answer(200, has_media=True),
     "another fork answers": _answer(200, has_media=True, tag="fork"),
@@ -197,16 +224,18 @@ ACTIONS: dict[str, Action] = {
     loss=st.sampled_from((0.0, 0.0, 0.2)),
     has_offer=st.booleans(),
     is_reliable=st.booleans(),
+    transport=st.sampled_from(("udp", "tcp")),
 )
 @settings(max_examples=150, deadline=None)
 def test_whatever_happens_every_call_ends_and_leaves_nothing_behind(
-    actions: list[str], loss: float, has_offer: bool, is_reliable: bool
+    actions: list[str], loss: float, has_offer: bool, is_reliable: bool, transport: str
 ) -> None:
-    asyncio.run(_play(actions, loss, has_offer=has_offer, is_reliable=is_reliable))
+    asyncio.run(_play(actions, loss, transport, has_offer=has_offer, is_reliable=is_reliable))
 
 
-async def _play(actions: list[str], loss: float, *, has_offer: bool, is_reliable: bool) -> None:
-    line = await Line.open(Weather(loss=loss, duplication=loss, jitter=0.02))
+async def _play(actions: list[str], loss: float, transport: str, *, has_offer: bool, is_reliable: bool) -> None:
+    line = await Line.open(Weather(loss=loss, duplication=loss, jitter=0.02), transport)
+    timers = line.lab.clock.pending
     line.call(*([("Require", "100rel")] if is_reliable else []), has_offer=has_offer)
     for action in actions:
         line.join()
@@ -220,5 +249,6 @@ async def _play(actions: list[str], loss: float, *, has_offer: bool, is_reliable
     line.lab.pass_time(100)
     assert all(call.is_over for call in line.calls)
     assert len(line.lab.calls.dialogs) == 0
+    assert line.lab.clock.pending <= timers, "nothing is waited for any more"
     for phone in (line.caller, line.callee):
         assert phone.network.ben.layer.pending == 0

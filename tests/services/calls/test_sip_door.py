@@ -58,7 +58,8 @@ async def test_what_an_invite_says_of_loops_breadth_and_replacement_is_told() ->
     ]
     lab.pbx().invite("ben@people.test", OFFER, headers=headers)
     (call,) = lab.incoming
-    assert (call.breadth, call.hops) == (7, 2)
+    assert (call.breadth, call.hops, call.max_forwards) == (7, 2, 70)
+    assert Invitation.of(call).max_forwards == 69
     assert (call.replaces, call.is_replacing_early_only) == (("x@y", "1", "2"), True)
 
 

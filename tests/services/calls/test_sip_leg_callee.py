@@ -260,6 +260,13 @@ async def test_a_device_whose_connection_is_gone_is_unreachable_without_waiting(
     assert heard.ending.cause is EndCause.UNREACHABLE
 
 
+async def test_an_answer_without_an_address_cannot_be_acknowledged() -> None:
+    _, phone, _, heard, invite = await inviting()
+    phone.contact = ""
+    phone.answer(invite, 200, ANSWER, headers=[("X-Contact", "none")])
+    assert heard.ending.cause is EndCause.FAILED
+
+
 async def test_cancel_before_the_invite_sends_nothing() -> None:
     lab = await CallLab.open()
     phone = await lab.phone()

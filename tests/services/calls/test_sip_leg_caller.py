@@ -215,6 +215,27 @@ async def test_a_late_answer_that_never_comes_ends_the_call() -> None:
     assert heard.ending.cause is EndCause.MEDIA_MISMATCH
 
 
+async def test_a_second_invite_before_the_first_is_answered_is_500_with_a_time() -> None:
+    """RFC 3261 section 14.2."""
+    lab, phone, invite, _ = await called()
+    lab.incoming[0].leg.ring()
+    lab.pass_time()
+    dialog = Dialog.as_client(invite.request, phone.responses_to(invite)[-1])
+    for method in ("INVITE", "UPDATE"):
+        again = phone.send(dialog.make_request(method, [], OFFER.to_bytes(), "application/sdp"))
+        assert phone.statuses_of(again) == [500]
+        assert phone.responses_to(again)[-1].headers.get("retry-after") == "5"
+
+
+async def test_an_invite_that_expires_is_not_answered_any_more() -> None:
+    """RFC 3261 section 13.3.1."""
+    lab, phone, invite, heard = await called(("Expires", "20"))
+    lab.incoming[0].leg.ring()
+    lab.pass_time(21)
+    assert phone.statuses_of(invite) == [180, 487]
+    assert heard.ending.cause is EndCause.NO_ANSWER
+
+
 # --- reliable provisional responses (RFC 3262) ---
 
 
@@ -232,6 +253,18 @@ async def test_who_requires_100rel_gets_ringing_repeated_until_its_prack() -> No
     assert phone.statuses_of(prack(phone, invite, ringing[0], 3)) == [481], "nothing waits for it any more"
 
 
+async def test_reliable_ringing_is_said_again_each_minute_too() -> None:
+    lab, phone, invite, _ = await called(("Require", "100rel"))
+    lab.incoming[0].leg.progress(ANSWER)
+    lab.pass_time()
+    prack(phone, invite, phone.responses_to(invite)[-1])
+    lab.pass_time(60)
+    assert phone.statuses_of(invite) == [183, 183]
+    first, second = phone.responses_to(invite)[-2:]
+    assert [session_in(first), session_in(second)] == [ANSWER, None]
+    assert phone.statuses_of(prack(phone, invite, second, 3)) == [200]
+
+
 async def test_a_200_waits_for_the_prack_of_early_media_and_does_not_repeat_them() -> None:
     lab, phone, invite, heard = await called(("Require", "100rel"))
     lab.incoming[0].leg.progress(ANSWER)
@@ -244,6 +277,21 @@ async def test_a_200_waits_for_the_prack_of_early_media_and_does_not_repeat_them
     assert session_in(phone.responses_to(invite)[-1]) is None
     phone.confirm(invite)
     assert heard.events == [LegConfirmed()]
+
+
+async def test_when_another_device_answers_than_the_one_with_the_early_media_the_caller_is_told_its_media() -> None:
+    lab, phone, invite, heard = await called(("Require", "100rel"))
+    other = audio(port=7000)
+    lab.incoming[0].leg.progress(ANSWER)
+    lab.pass_time()
+    prack(phone, invite, phone.responses_to(invite)[-1])
+    lab.incoming[0].leg.accept(other)
+    lab.pass_time()
+    phone.confirm(invite)
+    (reinvite,) = phone.asked("INVITE")
+    assert session_in(reinvite.request) == other
+    phone.answer(reinvite, 200, OFFER)
+    assert heard.events == [LegConfirmed()], "the call need not know"
 
 
 async def test_a_second_reliable_response_waits_for_the_first() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from isthmus.interworking.session_bodies import fragment_body, session_in
+from isthmus.interworking.session_bodies import session_in
 from isthmus.model import Address, EndCause, Ending
 from isthmus.sdp.session_description import SessionDescription
+from isthmus.sdp.trickle import fragment_to_text
 from isthmus.services.calls.leg import (
     LegAnswered,
     LegCandidates,
@@ -19,6 +20,7 @@ from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
 from tests.support.call_lab import SDP_TYPE, CallLab, Heard, Phone, audio
+from tests.support.memory_network import Weather
 
 FIRST, SECOND, THIRD, FOURTH = audio(port=4000), audio(port=5000), audio(2, port=6000), audio(2, port=7000)
 HELD = audio(2, port=4000, extra="a=sendonly\r\n")
@@ -206,6 +208,20 @@ async def test_a_call_that_waits_for_the_acknowledgement_takes_no_other_offer() 
     assert session_in(talk.phone.asked("INVITE")[1].request) == SECOND
 
 
+async def test_the_ack_of_an_earlier_invite_is_not_the_one_that_is_waited_for() -> None:
+    talk = await Talk.begin()
+    first = talk.offer(HELD)
+    talk.leg.answer(FOURTH)
+    talk.lab.pass_time()
+    talk.ack(first)
+    second = talk.offer(THIRD)
+    talk.leg.answer(SECOND)
+    talk.lab.pass_time()
+    talk.ack(first)
+    talk.lab.pass_time(2)
+    assert talk.phone.statuses_of(second) == [200, 200, 200]
+
+
 async def test_the_same_media_again_are_a_refresh_that_nobody_needs_to_hear_of() -> None:
     talk = await Talk.begin()
     invite = talk.offer(SECOND)
@@ -340,21 +356,20 @@ async def test_digits_go_both_ways_as_info() -> None:
 async def test_candidates_go_both_ways_as_info() -> None:
     talk = await Talk.begin(("Supported", "trickle-ice"))
     fragment = SessionDescription.parse(
-        "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:x\r\na=ice-pwd:y\r\n"
-        "m=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 UDP 1 192.0.2.9 4444 typ host\r\n"
+        "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n"
+        "a=ice-ufrag:x\r\na=ice-pwd:y\r\na=candidate:1 1 UDP 1 192.0.2.9 4444 typ host\r\n"
     )
     headers = (("Info-Package", "trickle-ice"), ("Content-Disposition", "Info-Package"))
     kind = "application/trickle-ice-sdpfrag"
-    assert talk.send("INFO", *headers, body=fragment_body(fragment), content_type=kind) == [200]
+    assert talk.send("INFO", *headers, body=fragment_to_text(fragment).encode(), content_type=kind) == [200]
     (heard,) = talk.heard.events
     assert isinstance(heard, LegCandidates)
     assert heard.fragment.media == fragment.media
-    assert heard.fragment.value_of("ice-ufrag") == "x"
     talk.leg.add_candidates(fragment)
     talk.lab.pass_time()
     (info,) = talk.phone.asked("INFO")
     assert info.request.headers.get("info-package") == "trickle-ice"
-    assert info.request.body == fragment_body(fragment)
+    assert info.request.body == fragment_to_text(fragment).encode()
 
 
 @pytest.mark.parametrize(
@@ -384,6 +399,55 @@ async def test_what_else_comes_within_a_call() -> None:
     assert talk.send("INFO", ("Require", "unknown")) == [420]
     stale = Dialog.from_record({**talk.dialog.to_record(), "local_cseq": 0})
     assert talk.phone.statuses_of(talk.phone.send(stale.make_request("INFO"))) == [500], "out of order"
+
+
+async def test_candidates_that_come_before_the_answer_wait_for_it() -> None:
+    """RFC 8840 section 4.3: an INFO needs a dialog that both ends know."""
+    fragment = SessionDescription.parse(
+        "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n"
+    )
+    lab = await CallLab.open()
+    pbx, phone = lab.pbx(), await lab.phone()
+    invite = pbx.invite("ben@people.test", FIRST, headers=[("Supported", "trickle-ice")])
+    call, _ = lab.take_call()
+    leg, _ = lab.leg_to("ana@corp.test")
+    leg.invite(FIRST)
+    for each in (call.leg, leg):
+        each.add_candidates(fragment)
+    call.leg.accept(SECOND)
+    lab.pass_time()
+    assert not pbx.asked("INFO")
+    pbx.confirm(invite)
+    phone.answer(phone.asked("INVITE")[0], 200, SECOND, headers=[("Supported", "trickle-ice")])
+    assert [len(each.asked("INFO")) for each in (pbx, phone)] == [1, 1]
+
+
+async def test_candidates_of_a_device_that_still_rings_are_told_when_it_answers() -> None:
+    lab = await CallLab.open()
+    phone = await lab.phone()
+    leg, heard = lab.leg_to("ana@corp.test")
+    leg.invite(FIRST)
+    lab.pass_time()
+    invite = phone.asked("INVITE")[0]
+    phone.answer(invite, 180)
+    info = phone.dialog(invite).make_request(
+        "INFO",
+        [("Info-Package", "trickle-ice")],
+        b"m=audio 9 RTP/AVP 0\r\na=mid:0\r\n",
+        "application/trickle-ice-sdpfrag",
+    )
+    phone.send(info)
+    assert heard.kinds == ["LegRinging"]
+    phone.answer(invite, 200, SECOND)
+    assert heard.kinds == ["LegRinging", "LegAccepted", "LegCandidates"]
+
+
+async def test_a_device_that_refuses_its_own_method_is_refreshed_with_the_other_one() -> None:
+    talk = await Talk.begin(("Session-Expires", "200;refresher=uac"), ("Allow", "INVITE, UPDATE"))
+    talk.lab.pass_time(100)
+    talk.phone.answer(talk.phone.asked("UPDATE")[0], 501)
+    assert len(talk.phone.asked("INVITE")) == 2
+    assert not talk.heard.is_over
 
 
 # --- transfers ---
@@ -463,6 +527,26 @@ async def test_a_device_that_registers_anew_keeps_its_call() -> None:
     assert talk.heard.events == [LegAnswered(FOURTH)]
 
 
+async def test_a_device_that_moves_to_another_address_is_found_there() -> None:
+    """Over UDP no connection breaks: only its new registration tells where it is."""
+    lab = await CallLab.open()
+    before = Phone(lab, "ana@corp.test", "192.0.2.20", "udp", Weather())
+    contact = f'{before.contact};+sip.instance="<urn:uuid:7>"'
+    await lab.house.register(contact=contact, flow=before.flow)
+    leg, heard = lab.leg_to("ana@corp.test")
+    leg.invite(FIRST)
+    lab.pass_time()
+    before.answer(before.asked("INVITE")[0], 200, SECOND)
+    after = Phone(lab, "ana@corp.test", "192.0.2.21", "udp", Weather())
+    moved = f'{after.contact};+sip.instance="<urn:uuid:7>"'
+    await lab.house.register(contact=moved, flow=after.flow)
+    await lab.house.register(contact=f"{contact};expires=0", flow=before.flow)
+    leg.offer(THIRD)
+    lab.pass_time()
+    assert len(after.asked("INVITE")) == 1
+    assert heard.kinds == ["LegAccepted"]
+
+
 async def test_a_caller_whose_connection_breaks_before_the_answer_has_given_up() -> None:
     lab = await CallLab.open()
     phone = lab.pbx()
@@ -472,11 +556,13 @@ async def test_a_caller_whose_connection_breaks_before_the_answer_has_given_up()
     assert heard.ending.cause is EndCause.CANCELLED
 
 
-async def test_what_a_crash_leaves_behind_is_enough_to_end_the_call() -> None:
+async def test_what_a_crash_leaves_behind_is_a_dialog_whose_next_number_was_not_used_yet() -> None:
     talk = await Talk.begin()
     record = talk.leg.to_record()
     assert record is not None
-    talk.lab.calls.end_recorded(record)
+    talk.leg.offer(THIRD)
     talk.lab.pass_time()
-    (bye,) = talk.phone.asked("BYE")
-    assert bye.request.to_address.tag == "phone"
+    used = talk.phone.asked("INVITE")[-1].request.cseq.number
+    bye = Dialog.from_record(record["dialog"]).make_request("BYE")
+    assert bye.cseq.number > used
+    assert (record["party"], bye.to_address.tag) == ("ana@corp.test", "phone")

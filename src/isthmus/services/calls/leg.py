@@ -234,6 +234,7 @@ class IncomingCall:
         offer: the caller's media; None when the callee must offer (RFC 3261 section 13.2.1).
         hops: crossings behind it (loop protection).
         breadth: how many devices may still ring at once (RFC 5393 section 5).
+        max_forwards: hops left when it arrived (RFC 7332).
         replaces: dialog this call takes the place of (RFC 3891), as the caller names it: (Call-ID, to-tag, from-tag).
         is_replacing_early_only: only a call that still rings may be replaced.
     """
@@ -245,6 +246,7 @@ class IncomingCall:
     callee_device: str = ""
     hops: int = 0
     breadth: int = 60
+    max_forwards: int = 70
     replaces: tuple[str, str, str] | None = None
     is_replacing_early_only: bool = False
 

@@ -40,6 +40,12 @@ class Outbox:
         if self._take(event):
             self._clock.call_later(0.0, self._tell_all)
 
+    def take(self) -> list[LegEvent]:
+        """Return what nobody has listened to yet, and forget it."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
     def _take(self, event: LegEvent) -> bool:
         if self.is_closed:
             return False

@@ -19,7 +19,7 @@ class Invitation:
         caller: whom the devices show.
         callee, callee_device: who is rung; a device (GRUU, resource) or "" for all.
         offer: the media of the call, for what devices must be able to do; None when the callee is to offer.
-        hops, breadth: what is left of loop and breadth limits.
+        hops, breadth, max_forwards: what is left of loop and breadth limits.
     """
 
     caller: Address
@@ -28,11 +28,13 @@ class Invitation:
     callee_device: str = ""
     hops: int = 0
     breadth: int = 60
+    max_forwards: int = 70
 
     @classmethod
     def of(cls, call: IncomingCall) -> Invitation:
-        """What a call that arrived asks for."""
-        return cls(call.caller, call.callee, call.offer, call.callee_device, call.hops, call.breadth)
+        """What a call that arrived asks for; the way through us is a hop (RFC 7332 section 4)."""
+        left = max(call.max_forwards - 1, 0)
+        return cls(call.caller, call.callee, call.offer, call.callee_device, call.hops, call.breadth, left)
 
 
 @dataclass(frozen=True, slots=True)

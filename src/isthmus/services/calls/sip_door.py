@@ -15,14 +15,15 @@ from isthmus.model import Address, Realm
 from isthmus.ports import Flow, IncomingRequest
 from isthmus.services.authentication import Authenticator, Identity, Refusal
 from isthmus.services.calls.leg import CallSink, IncomingCall, Leg
-from isthmus.services.calls.sip_calls import DialogOwner, SipCalls
-from isthmus.services.calls.sip_exchange import respond_to_bad_body
+from isthmus.services.calls.sip_calls import SipCalls
+from isthmus.services.calls.sip_dialogs import DialogOwner
 from isthmus.services.calls.sip_leg_caller import SipCallerLeg
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import respond_to_bad_body
 from isthmus.services.directory import Directory
 from isthmus.sip.message import SipRequest
 from isthmus.sip.replaces import replaces_of
-from isthmus.sip.routing import DEFAULT_MAX_BREADTH
+from isthmus.sip.routing import DEFAULT_MAX_BREADTH, DEFAULT_MAX_FORWARDS
 from isthmus.sip.syntax import parse_number
 from isthmus.sip.uri import SipUri
 
@@ -89,6 +90,7 @@ class SipDoor:
             callee_device=device,
             hops=self._calls.loops.hops(request),
             breadth=_breadth_of(request),
+            max_forwards=DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards,
             replaces=None if replaces is None else (replaces.call_id, replaces.to_tag, replaces.from_tag),
             is_replacing_early_only=replaces is not None and replaces.is_early_only,
         )

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from isthmus.errors import PeerError, SipParseError, TransportError
-from isthmus.interworking.call_endings import ending_from_status, ending_to_status, text_of
-from isthmus.interworking.session_bodies import ACCEPT, SDP_TYPE, session_in
-from isthmus.interworking.sip_bodies import UnsupportedBodyError
+from isthmus.interworking.call_endings import ending_to_status, text_of
+from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import IncomingRequest, TimerHandle
-from isthmus.sdp.session_description import SdpError, SessionDescription
+from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegAnswered, LegEvent, LegOffered, LegOfferRefused
-from isthmus.services.calls.sip_calls import Repeats, SessionState
+from isthmus.services.calls.sip_calls import SessionState, has_ice
+from isthmus.services.calls.sip_refusals import ending_of, respond_to_bad_body
+from isthmus.services.calls.sip_repeats import Repeats
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.subscription import retry_after
 from isthmus.sip.validation import accepts
-from isthmus.sip.warning import INCOMPATIBLE_FORMAT, warning_header, warning_text
+from isthmus.sip.warning import INCOMPATIBLE_FORMAT, warning_header
 
 if TYPE_CHECKING:
     from isthmus.services.calls.sip_session import SipSession
@@ -40,10 +41,16 @@ UPDATE_PATIENCE_SECONDS = 20.0
 
 @dataclass(slots=True)
 class _Ours:
-    """An offer of ours, waiting or on its way."""
+    """An offer of ours, waiting or on its way.
+
+    Attributes:
+        is_refresh: it keeps the session alive and changes nothing.
+        is_quiet: the call does not know of it: it only says again what was answered already.
+    """
 
     description: SessionDescription
     is_refresh: bool = False
+    is_quiet: bool = False
     attempts: int = 0
     is_sent: bool = False
     ack: SipRequest | None = None
@@ -78,6 +85,7 @@ class Exchange:
         self._theirs: _Theirs | None = None
         self._unacked: Repeats | None = None
         self._acked: Callable[[SipRequest], None] | None = None
+        self._acked_cseq = 0
         self._pause: TimerHandle | None = None
 
     @property
@@ -109,11 +117,15 @@ class Exchange:
 
     # --- our offers ---
 
-    def offer(self, offer: SessionDescription) -> None:
-        """Send a re-INVITE now, or as soon as nothing else is open. `LegAnswered` or `LegOfferRefused` follows."""
+    def offer(self, offer: SessionDescription, *, is_quiet: bool = False) -> None:
+        """Send a re-INVITE now, or as soon as nothing else is open. `LegAnswered` or `LegOfferRefused` follows.
+
+        Args:
+            is_quiet: nothing is told.
+        """
         if self._session.state is SessionState.ENDED:
             return
-        self._waiting.append(_Ours(offer))
+        self._waiting.append(_Ours(offer, is_quiet=is_quiet))
         if len(self._waiting) > MAXIMUM_WAITING_OFFERS:
             self._waiting.popleft()
             self._session.outbox.tell_later(LegOfferRefused(Ending(EndCause.FAILED, origin=Origin.LOCAL)))
@@ -133,7 +145,7 @@ class Exchange:
 
     def _send(self, ours: _Ours) -> None:
         session = self._session
-        headers = [*session.headers(has_ice=_has_ice(ours.description)), *session.timer.request_headers()]
+        headers = [*session.headers(has_ice=has_ice(ours.description)), *session.timer.request_headers()]
         try:
             request = session.dialog.make_request("INVITE", headers, ours.description.to_bytes(), SDP_TYPE)
         except SipParseError:
@@ -165,16 +177,19 @@ class Exchange:
         self._send_next()
 
     def _take_answer(self, ours: _Ours, response: SipResponse) -> None:
+        problem, answer = "The device answered without media.", None
         try:
             answer = session_in(response)
         except PeerError as error:
-            self._tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, str(error))))
+            problem = str(error)
+        if answer is not None:
+            self.local, self.remote = ours.description, answer
+        if ours.is_quiet:
             return
         if answer is None:
-            self._tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, "The device answered without media.")))
-            return
-        self.local, self.remote = ours.description, answer
-        self._tell(LegAnswered(answer))
+            self._tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, problem)))
+        else:
+            self._tell(LegAnswered(answer))
 
     def reinvite_failed(self, ours: _Ours, outcome: SipResponse | TransportError) -> None:
         """Take what refused our re-INVITE: try again after a glare, else tell."""
@@ -189,8 +204,8 @@ class Exchange:
             return
         if ours.is_refresh:
             session.refreshed(outcome)
-        else:
-            self._tell(LegOfferRefused(_ending_of(outcome)))
+        elif not ours.is_quiet:
+            self._tell(LegOfferRefused(ending_of(outcome)))
         session.check_outcome("INVITE", outcome)
         self._send_next()
 
@@ -234,11 +249,12 @@ class Exchange:
         request = incoming.request
         session = self._session
         session.note_peer(request)
-        if self._theirs is not None:
-            # Section 14.2, RFC 3311 section 5.2: one after the other.
+        is_early = session.state is SessionState.EARLY
+        if self._theirs is not None or (is_early and not session.owns_call_id):
+            # Section 14.2, RFC 3311 section 5.2: an offer of theirs is open already.
             incoming.respond(500, headers=[("Retry-After", str(int(session.calls.chance() * 10)))])
             return
-        if not self._is_free or session.state is SessionState.EARLY:
+        if not self._is_free or is_early:
             incoming.respond(491)
             return
         refusal = session.timer.refusal(request)
@@ -267,7 +283,7 @@ class Exchange:
         if theirs is None:
             return
         incoming, offer = theirs.incoming, theirs.offer
-        headers = self._success_headers(incoming.request, has_ice=_has_ice(answer))
+        headers = self._success_headers(incoming.request, has_ice=has_ice(answer))
         if offer is not None:
             self.local, self.remote = answer, offer
         if theirs.is_invite:
@@ -344,11 +360,12 @@ class Exchange:
 
         calls = self._session.calls
         self._acked = acked
+        self._acked_cseq = incoming.request.cseq.number
         self._unacked = Repeats(calls.clock, calls.timers, send, self._ack_lost)
 
     def receive_ack(self, incoming: IncomingRequest) -> None:
-        """Take the ACK of a 2xx; repeats of it mean nothing."""
-        if self._unacked is None or self._acked is None:
+        """Take the ACK of a 2xx; repeats of it, and those of an earlier INVITE, mean nothing."""
+        if self._unacked is None or self._acked is None or incoming.request.cseq.number != self._acked_cseq:
             return
         self._unacked.stop()
         acked, self._unacked, self._acked = self._acked, None, None
@@ -389,23 +406,3 @@ class _ReInvite:
 
     def failed(self, outcome: SipResponse | TransportError) -> None:
         self._exchange.reinvite_failed(self._ours, outcome)
-
-
-def respond_to_bad_body(incoming: IncomingRequest, error: PeerError) -> None:
-    """Refuse a request whose body is no session description that we understand (RFC 3261 section 21.4.13)."""
-    if isinstance(error, UnsupportedBodyError):
-        incoming.respond(415, headers=[("Accept", ACCEPT)])
-    elif isinstance(error, SdpError):
-        incoming.respond(error.status, headers=[warning_header(str(error), INCOMPATIBLE_FORMAT)])
-    else:
-        incoming.respond(error.status or 400, str(error))
-
-
-def _ending_of(outcome: SipResponse | TransportError) -> Ending:
-    if isinstance(outcome, SipResponse):
-        return ending_from_status(outcome.status, warning_text(outcome) or outcome.reason)
-    return Ending(EndCause.CONNECTIVITY, origin=Origin.TIMEOUT)
-
-
-def _has_ice(description: SessionDescription) -> bool:
-    return any(description.effective(section, "ice-ufrag") is not None for section in description.media)

@@ -12,6 +12,10 @@ from isthmus.services.calls.leg import LegSignal, LegSink
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.services.calls.sip_calls import SessionState, SipCalls
 from isthmus.services.calls.sip_session import SipSession
+from isthmus.services.watch import CSEQ_GAP_AFTER_RESTART
+
+# A browser with many interfaces finds some thirty candidates while a phone rings.
+MAXIMUM_HELD = 64
 
 _numbers = itertools.count(1)
 
@@ -35,6 +39,7 @@ class SipLeg:
         self.session: SipSession | None = None
         self._calls = calls
         self._outbox = Outbox(calls.clock)
+        self._held: list[SessionDescription] = []
 
     def attach(self, sink: LegSink) -> None:
         """Send events here; what has happened meanwhile (a quick CANCEL) follows at once."""
@@ -45,12 +50,15 @@ class SipLeg:
         if self.session is None or self.session.state is not SessionState.CONFIRMED:
             return None
         flow = self.session.path.flow
+        dialog = self.session.dialog.to_record()
+        # What is sent after this is written down nowhere; gaps in the numbers are legal (RFC 3261 section 12.2.2).
+        dialog["local_cseq"] += CSEQ_GAP_AFTER_RESTART
         return {
             "kind": "sip",
             "party": str(self.party),
             "device": self.session.path.device,
             "flow": None if flow is None else [flow.transport, flow.remote_host, flow.remote_port],
-            "dialog": self.session.dialog.to_record(),
+            "dialog": dialog,
         }
 
     # --- in the call ---
@@ -71,9 +79,18 @@ class SipLeg:
             self.session.exchange.refuse(ending)
 
     def add_candidates(self, fragment: SessionDescription) -> None:
-        """Pass on trickled candidates, where the device takes them (RFC 8840)."""
-        if self.session is not None and self.takes_trickle:
+        """Pass on trickled candidates to a device that takes them, after the answer (RFC 8840 section 4.3)."""
+        if self.session is None or self.session.state is SessionState.EARLY:
+            if len(self._held) < MAXIMUM_HELD:
+                self._held.append(fragment)
+        elif self.takes_trickle:
             self.session.send_candidates(fragment)
+
+    def _release_candidates(self) -> None:
+        """The dialog is confirmed at both ends."""
+        held, self._held = self._held, []
+        for fragment in held:
+            self.add_candidates(fragment)
 
     def signal(self, signal: LegSignal) -> None:
         """SIP has no words for these: a hold that counts is an offer, mute is nobody's business (STANDARDS 1.7)."""
@@ -82,21 +99,3 @@ class SipLeg:
         """Send an INFO, to a device that takes INFO."""
         if self.session is not None:
             self.session.send_digit(digit, milliseconds)
-
-
-def form_of_media(description: SessionDescription) -> MediaForm:
-    """What the media of a description look like on the wire."""
-    for section in description.media:
-        has_ice = description.effective(section, "ice-ufrag") is not None
-        if description.fingerprints(section):
-            return MediaForm.WEBRTC if has_ice else MediaForm.DTLS
-        if "SAVP" in section.protocol or section.has_attribute("crypto"):
-            return MediaForm.SDES
-    return MediaForm.RTP
-
-
-def has_ice(description: SessionDescription | None) -> bool:
-    """True when a description names ICE credentials (RFC 8839 section 5.4)."""
-    return description is not None and any(
-        description.effective(section, "ice-ufrag") is not None for section in description.media
-    )

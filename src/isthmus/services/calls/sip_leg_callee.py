@@ -14,26 +14,27 @@ from isthmus.interworking.call_endings import ending_from_status, ending_to_reas
 from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.ports import SentInvite
+from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegAccepted, LegEnded, LegProgressed, LegRinging
 from isthmus.services.calls.leg_outbox import Outbox
-from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, supported
-from isthmus.services.calls.sip_leg import SipLeg, form_of_media, has_ice
+from isthmus.services.calls.sip_attempt import Attempt, Fork
+from isthmus.services.calls.sip_calls import ALLOW, SipCalls, has_ice, supported
+from isthmus.services.calls.sip_forms import forms_of, transport_of
+from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import ending_of
 from isthmus.services.calls.sip_session import SipSession
 from isthmus.services.delivery import Target, Way
 from isthmus.sip.dialog import Dialog
 from isthmus.sip.headers import NameAddr
 from isthmus.sip.message import SipRequest, SipResponse, build_request
-from isthmus.sip.reliable_provisional import ReliableReceipts
 from isthmus.sip.uri import SipUri, escape_user
 from isthmus.sip.validation import has_option
 from isthmus.sip.warning import warning_text
 
 # A device that sends us on and on is misconfigured (RFC 3261 section 8.1.3.4 warns of loops).
 MAXIMUM_REDIRECTS = 5
-# Branches of one device's proxy whose early dialogs we keep; the 2xx of further ones are acknowledged all the same.
-MAXIMUM_FORKS = 16
 # How often the session interval may be raised (RFC 4028 section 7.3).
 MAXIMUM_INTERVALS = 3
 
@@ -45,23 +46,6 @@ class CalleeState(Enum):
     CALLING = "invited, no final response"
     ESTABLISHED = "a 2xx came and was acknowledged"
     OVER = "it failed, was cancelled or has ended"
-
-
-class _Fork:
-    """One dialog that the INVITE has made."""
-
-    __slots__ = ("ack", "answer", "receipts", "session")
-
-    def __init__(self, session: SipSession) -> None:
-        self.session = session
-        self.receipts = ReliableReceipts()
-        self.answer: SessionDescription | None = None  # from a reliable provisional response
-        self.ack: SipRequest | None = None
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Its early dialog was given up, because another one answered or the INVITE failed."""
-        return self.ack is None and self.session.state is SessionState.ENDED
 
 
 class SipCalleeLeg(SipLeg):
@@ -171,7 +155,7 @@ class SipCalleeLeg(SipLeg):
         if not self._ways:
             self._fail_later(Ending(EndCause.UNREACHABLE, origin=Origin.NO_DEVICE))
             return
-        attempt = _Attempt(self, self._ways.pop(0))
+        attempt = Attempt(self, self._ways.pop(0))
         self._cseq += 1
         self._sent = self._calls.endpoint.invite(attempt.build(), attempt.way.next_hop, attempt)
 
@@ -180,7 +164,7 @@ class SipCalleeLeg(SipLeg):
         assert self._offer is not None  # invite() put both there
         assert self._local is not None
         is_ice = has_ice(self._offer)
-        contact = self._calls.endpoint.contact_uri(escape_user(self.peer.local), _transport(way))
+        contact = self._calls.endpoint.contact_uri(escape_user(self.peer.local), transport_of(way))
         headers = [
             ("Contact", f"<{contact}>"),
             ("Allow", ALLOW),
@@ -208,7 +192,7 @@ class SipCalleeLeg(SipLeg):
 
     # --- what comes of it ---
 
-    def progressed(self, response: SipResponse, fork: _Fork | None) -> None:
+    def progressed(self, response: SipResponse, fork: Fork | None) -> None:
         """Take a provisional response: only the first fork rings (STANDARDS 1.7.5)."""
         if self._state is not CalleeState.CALLING:
             return
@@ -227,7 +211,7 @@ class SipCalleeLeg(SipLeg):
             self._has_progressed = True
             self._outbox.tell(LegProgressed(early))
 
-    def accepted(self, response: SipResponse, fork: _Fork) -> None:
+    def accepted(self, response: SipResponse, fork: Fork) -> None:
         """Take the first 2xx of a dialog, acknowledged; only one dialog becomes the call."""
         session = fork.session
         if self._state is not CalleeState.CALLING:
@@ -235,7 +219,7 @@ class SipCalleeLeg(SipLeg):
             return
         self._state = CalleeState.ESTABLISHED
         self.session = session
-        session.join(self._outbox)
+        early = session.join(self._outbox)
         session.timer.accepted(response, self._calls.clock.monotonic())
         session.arm_timer()
         problem, answer = "The device answered without media.", fork.answer
@@ -247,11 +231,19 @@ class SipCalleeLeg(SipLeg):
             self._state = CalleeState.OVER
             session.end(Ending(EndCause.MEDIA_MISMATCH, problem), has_bye=True)
             return
-        self.form = form_of_media(answer)
+        self.form = form_of(answer)
         self.takes_trickle = has_option(response, "trickle-ice")
         self.device = _device_of(response) or self.device
         session.exchange.local, session.exchange.remote = self._offer, answer
         self._outbox.tell(LegAccepted(answer, self.device))
+        for event in early:
+            self._outbox.tell(event)
+        self._release_candidates()
+
+    def unreachable_answer(self) -> None:
+        """A 2xx without Contact: nothing can be sent within its dialog."""
+        if self._state is CalleeState.CALLING:
+            self._end(Ending(EndCause.FAILED, "The device answered without its address."))
 
     def failed(self, outcome: SipResponse | TransportError, way: Way, *, has_rung: bool) -> None:
         """Take the failure of one way: try another, follow a redirect, or tell."""
@@ -265,7 +257,7 @@ class SipCalleeLeg(SipLeg):
             elif status // 100 == 3:
                 self._follow(outcome, way)
             elif status not in (408, 430, 503) or has_rung or not self._ways:
-                self._end(_ending_of(outcome))
+                self._end(ending_of(outcome))
                 return
         elif has_rung or not self._ways:
             self._end(_ending_of_silence(outcome, has_rung=has_rung))
@@ -332,102 +324,6 @@ class SipCalleeLeg(SipLeg):
         self._outbox.tell_later(LegEnded(ending))
 
 
-class _Attempt:
-    """One INVITE to the device, by one way (`ports.InviteSink`)."""
-
-    __slots__ = ("_forks", "_has_rung", "_leg", "_request", "way")
-
-    def __init__(self, leg: SipCalleeLeg, way: Way) -> None:
-        self._leg = leg
-        self.way = way
-        self._request: SipRequest | None = None
-        self._forks: dict[str, _Fork] = {}
-        self._has_rung = False
-
-    def build(self) -> SipRequest:
-        """Build the request, and keep it for the dialogs that it makes."""
-        self._request = self._leg.build_invite(self.way)
-        return self._request
-
-    def provisional(self, response: SipResponse) -> None:
-        """A 101 to 199 came."""
-        self._has_rung = True
-        fork = self._fork(response)
-        if fork is not None:
-            if fork.receipts.is_reliable(response):
-                rack = fork.receipts.receive(response)
-                if rack is None:
-                    return  # repeated or out of order (RFC 3262 section 4)
-                fork.session.request("PRACK", [("RAck", str(rack))])
-            fork.session.note_peer(response)
-        self._leg.progressed(response, fork)
-
-    def accepted(self, response: SipResponse) -> None:
-        """A 2xx came, for the first time or again."""
-        fork = self._fork(response, is_final=True)
-        if fork is None:
-            return  # without Contact nobody can be reached, not even by ACK
-        session = fork.session
-        is_new = fork.ack is None
-        if fork.ack is None:
-            session.dialog.confirm(response)
-            fork.ack = session.dialog.make_ack(response.cseq.number)
-        session.calls.endpoint.send_ack(fork.ack, session.path.next_hop(session.dialog))
-        if is_new:
-            session.note_peer(response)
-            session.confirm()
-            self._leg.accepted(response, fork)
-            for other in self._forks.values():
-                if other.ack is None:
-                    other.session.discard()
-
-    def failed(self, outcome: SipResponse | TransportError) -> None:
-        """Nothing came of it."""
-        for fork in self._forks.values():
-            if fork.ack is None:
-                fork.session.discard()
-        self._leg.failed(outcome, self.way, has_rung=self._has_rung)
-
-    def _fork(self, response: SipResponse, *, is_final: bool = False) -> _Fork | None:
-        tag = response.to_address.tag
-        fork = self._forks.get(tag)
-        if fork is not None and not (is_final and fork.is_abandoned):
-            return fork
-        if self._request is None or (not is_final and (not tag or len(self._forks) >= MAXIMUM_FORKS)):
-            return None
-        try:
-            silent = Outbox(self._leg.calls.clock)
-            made = _Fork(self._leg.make_session(self._request, response, self.way, silent))
-        except SipParseError:
-            return None
-        if fork is not None:  # its PRACKs have used numbers
-            made.session.dialog.local_cseq = fork.session.dialog.local_cseq
-        self._forks[tag] = made
-        return made
-
-
-def _transport(way: Way) -> str:
-    hop = way.next_hop
-    if hop is not None and hop.flow is not None:
-        return hop.flow.transport
-    uri = hop.uri if hop is not None and hop.uri is not None else way.uri
-    return (uri.param("transport") or "udp").lower()
-
-
-def forms_of(target: Target) -> tuple[MediaForm, ...]:
-    """Return the forms of media to try with a device, in order.
-
-    A browser speaks WebRTC and nothing else. Of others nothing is known before they answer; a wrong guess costs a
-    488 without ringing. Whoever signals over TLS wants encrypted media most likely.
-    """
-    transports = {_transport(way) for way in target.ways}
-    if not transports.isdisjoint(("ws", "wss")):
-        return (MediaForm.WEBRTC,)
-    if "tls" in transports:
-        return (MediaForm.SDES, MediaForm.RTP, MediaForm.WEBRTC)
-    return (MediaForm.RTP, MediaForm.SDES, MediaForm.WEBRTC)
-
-
 def _device_of(response: SipResponse) -> str:
     """The `gr` of the device that answered, "" when it says none."""
     try:
@@ -435,10 +331,6 @@ def _device_of(response: SipResponse) -> str:
         return address_from_sip_uri(uri)[1] if isinstance(uri, SipUri) else ""
     except (AddressError, SipParseError, IndexError):
         return ""
-
-
-def _ending_of(response: SipResponse) -> Ending:
-    return ending_from_status(response.status, warning_text(response) or response.reason)
 
 
 def _ending_of_silence(error: TransportError, *, has_rung: bool) -> Ending:

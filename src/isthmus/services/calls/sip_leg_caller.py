@@ -9,12 +9,13 @@ from isthmus.interworking.call_endings import ending_to_reason_header, ending_to
 from isthmus.interworking.session_bodies import SDP_TYPE, session_in
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.ports import Flow, IncomingRequest, TimerHandle
+from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegConfirmed, LegEnded
-from isthmus.services.calls.sip_calls import SipCalls, ending_told_by
-from isthmus.services.calls.sip_exchange import respond_to_bad_body
-from isthmus.services.calls.sip_leg import SipLeg, form_of_media, has_ice
+from isthmus.services.calls.sip_calls import SipCalls, has_ice
+from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import ending_told_by, respond_to_bad_body
 from isthmus.services.calls.sip_session import SipSession
 from isthmus.sip.dialog import Dialog
 from isthmus.sip.message import SipRequest
@@ -76,7 +77,7 @@ class SipCallerLeg(SipLeg):
             party=party,
             peer=peer,
             device=path.device,
-            form=form_of_media(offer) if offer is not None else _guess(incoming.flow),
+            form=form_of(offer) if offer is not None else _guess(incoming.flow),
         )
         request = incoming.request
         self._outbox.leg = self
@@ -108,6 +109,9 @@ class SipCallerLeg(SipLeg):
         self._last_told: tuple[int, bytes] | None = None
         self._ringing_timer: TimerHandle | None = None
         self._reliable_timer: TimerHandle | None = None
+        self._expiry: TimerHandle | None = None
+        if request.expires:
+            self._expiry = calls.clock.call_later(request.expires, self._expired)
 
     # --- set-up, towards the caller ---
 
@@ -177,6 +181,12 @@ class SipCallerLeg(SipLeg):
             self._respond_finally(487, "", [])
             self._end(Ending(EndCause.CANCELLED, "The caller's connection broke.", Origin.PEER))
 
+    def _expired(self) -> None:
+        """The caller's device wanted an answer before now (RFC 3261 section 13.3.1)."""
+        if self._state is CallerState.CALLING:
+            self._respond_finally(487, "", [])
+            self._end(Ending(EndCause.NO_ANSWER, origin=Origin.TIMEOUT))
+
     def _bye_received(self, request: SipRequest) -> None:
         """A BYE in place of a CANCEL (section 15): the INVITE still gets its answer."""
         self._respond_finally(487, "", [])
@@ -223,22 +233,29 @@ class SipCallerLeg(SipLeg):
         if self._last_told == (status, body):
             return
         self._last_told = (status, body)
-        if not self._is_reliable:
-            self._send_provisional()
-        else:
-            # One answer per offer: what follows it in other responses is not one (RFC 6337 section 2.2).
+        if self._is_reliable:
+            # One answer per offer: another one in a later response would not be one (RFC 6337 section 2.2).
+            body = b"" if self._early is not None else body
             self._early = self._early or early
-            provisional = self._reliable.send(status, body, self._calls.clock.monotonic())
-            if provisional is not None:
-                self._send_reliably(provisional)
-            self._arm_reliable()
+        self._send_provisional(status, body)
 
-    def _send_provisional(self) -> None:
-        if self._last_told is None:
+    def _send_provisional(self, status: int, body: bytes) -> None:
+        if self._ringing_timer is not None:
+            self._ringing_timer.cancel()
+        self._ringing_timer = self._calls.clock.call_later(RINGING_PAUSE_SECONDS, self._say_again)
+        if not self._is_reliable:
+            self._respond(status, "", self.session.headers(), body)
             return
-        status, body = self._last_told
-        self._respond(status, "", self.session.headers(), body)
-        self._ringing_timer = self._calls.clock.call_later(RINGING_PAUSE_SECONDS, self._send_provisional)
+        provisional = self._reliable.send(status, body, self._calls.clock.monotonic())
+        if provisional is not None:
+            self._send_reliably(provisional)
+        self._arm_reliable()
+
+    def _say_again(self) -> None:
+        self._ringing_timer = None
+        if self._last_told is not None:
+            status, body = self._last_told
+            self._send_provisional(status, b"" if self._is_reliable else body)  # an answer is told once
 
     def _send_reliably(self, provisional: Provisional) -> None:
         headers = [*self.session.headers(), ("Require", OPTION_TAG), ("RSeq", str(provisional.rseq))]
@@ -289,7 +306,11 @@ class SipCallerLeg(SipLeg):
         exchange = self.session.exchange
         if self._offer is not None:
             exchange.local, exchange.remote = self._early or answer, self._offer
+            if self._early is not None and self._early != answer:
+                # Another device than the one with the early media has answered: now the caller must hear of its media.
+                exchange.offer(answer, is_quiet=True)
             self._outbox.tell(LegConfirmed())
+            self._release_candidates()
             return
         try:
             described = self._early_answer or session_in(ack)
@@ -301,8 +322,9 @@ class SipCallerLeg(SipLeg):
             self.session.end(Ending(EndCause.MEDIA_MISMATCH, text), has_bye=True)
             return
         exchange.local, exchange.remote = self._early or answer, described
-        self.form = form_of_media(described)
+        self.form = form_of(described)
         self._outbox.tell(LegConfirmed(described))
+        self._release_candidates()
 
     def _respond_finally(self, status: int, phrase: str, headers: list[tuple[str, str]]) -> None:
         self._state = CallerState.OVER
@@ -320,9 +342,10 @@ class SipCallerLeg(SipLeg):
         )
 
     def _stop_timers(self, *, is_final: bool) -> None:
-        if self._ringing_timer is not None:
-            self._ringing_timer.cancel()
-            self._ringing_timer = None
+        for timer in (self._ringing_timer, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._ringing_timer = self._expiry = None
         if is_final:
             self._reliable.stop()
             self._arm_reliable()

@@ -18,7 +18,7 @@ class DialogPath:
         device: its key among the targets of `party`, "" when unknown.
     """
 
-    __slots__ = ("_calls", "_is_hosted", "_names", "device", "flow", "party")
+    __slots__ = ("_calls", "_is_hosted", "_names", "_registered", "device", "flow", "party")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class DialogPath:
         self.device = device
         self._is_hosted = is_hosted
         self._names = tls_names
+        self._registered = self._registered_flow()
 
     @property
     def transport(self) -> str:
@@ -51,6 +52,7 @@ class DialogPath:
         if dialog.has_routes:
             return None
         target = dialog.remote_target
+        self._follow_registration()
         flow = self.flow
         if flow is None:
             return self._by_contact(target)
@@ -62,6 +64,16 @@ class DialogPath:
         if way is not None:
             return way.next_hop
         return self._by_contact(target) if can_dial else NextHop(flow=flow)
+
+    def _follow_registration(self) -> None:
+        """A device that has registered from somewhere else since is there now, also when it said nothing yet."""
+        registered = self._registered_flow()
+        if registered is not None and registered != self._registered:
+            self._registered = self.flow = registered
+
+    def _registered_flow(self) -> Flow | None:
+        way = self._calls.present_way(self.party, self.device) if self._is_hosted and self.device else None
+        return way.next_hop.flow if way is not None and way.next_hop is not None else None
 
     def _by_contact(self, target: object) -> NextHop | None:
         if self._names and isinstance(target, SipUri):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from isthmus.model import Address, MediaForm, Realm
 from isthmus.services.calls.ringing import Invitation, Ring
 from isthmus.services.calls.sip_calls import SipCalls
-from isthmus.services.calls.sip_leg_callee import SipCalleeLeg, forms_of
+from isthmus.services.calls.sip_forms import forms_of
+from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
 from isthmus.services.delivery import Target
 from isthmus.services.directory import Directory
 from isthmus.sip.routing import split_max_breadth
@@ -54,6 +55,7 @@ class SipRinger:
                 peer_name=self._name_of(invitation.caller),
                 hops=invitation.hops + 1,
                 breadth=breadth,
+                max_forwards=invitation.max_forwards,
                 is_hosted=self._directory.realm_of(invitation.callee.domain) is Realm.BUSINESS_HOSTED,
             )
 

@@ -10,23 +10,29 @@ from collections.abc import Callable
 
 from isthmus.errors import SipParseError, TransportError
 from isthmus.interworking.call_endings import ending_to_reason_header
-from isthmus.interworking.session_bodies import ACCEPT, FRAGMENT_TYPE, fragment_body, fragment_in
+from isthmus.interworking.session_bodies import ACCEPT
 from isthmus.model import Address, EndCause, Ending, Origin
 from isthmus.ports import Flow, IncomingRequest, TimerHandle
 from isthmus.sdp.session_description import SdpError, SessionDescription
-from isthmus.services.calls.leg import Leg, LegCandidates, LegDigit, LegEnded
+from isthmus.sdp.trickle import fragment_from_text, fragment_to_text
+from isthmus.services.calls.leg import Leg, LegCandidates, LegDigit, LegEnded, LegEvent
 from isthmus.services.calls.leg_outbox import Outbox
-from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, ending_told_by, supported
+from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, supported
 from isthmus.services.calls.sip_exchange import Exchange
 from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.sip_refusals import ending_told_by
 from isthmus.services.calls.sip_transfer import Transfers
 from isthmus.sip.dialog import Dialog, ErrorEffect, effect_of_failure
 from isthmus.sip.dtmf import PLAIN_TYPE, RELAY_TYPE, Digit, parse_digit, relay_body
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.session_timer import SessionTimer, TimerAction
 
+FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"  # RFC 8840 section 9
 # RFC 6086 section 4.2: what an INFO with an unknown package is told.
 _RECV_INFO = ("Recv-Info", "trickle-ice")
+# A failure of these says something about the call. A NOTIFY may find that nobody wants to hear of a transfer any more,
+# a PRACK that its response was overtaken.
+_ABOUT_THE_CALL = frozenset({"INVITE", "UPDATE", "INFO"})
 _INFO_ACCEPT = ("Accept", f"{RELAY_TYPE}, {PLAIN_TYPE}, {FRAGMENT_TYPE}")
 
 
@@ -117,9 +123,10 @@ class SipSession:
         if methods:
             self.allowed = frozenset(method.strip() for method in methods)
 
-    def join(self, outbox: Outbox) -> None:
-        """This dialog has become the call: tell its events."""
-        self._outbox = outbox
+    def join(self, outbox: Outbox) -> list[LegEvent]:
+        """This dialog has become the call: tell its events from now on; returns those that came before."""
+        early, self._outbox = self._outbox, outbox
+        return early.take()
 
     def confirm(self) -> None:
         """The 2xx was sent or came."""
@@ -152,7 +159,7 @@ class SipSession:
         def answered(outcome: SipResponse | TransportError) -> None:
             if done is not None:
                 done(outcome)
-            if method != "BYE":
+            if method in _ABOUT_THE_CALL:
                 self.check_outcome(method, outcome)
 
         self.calls.endpoint.request_nowait(request, self.path.next_hop(self.dialog), answered)
@@ -166,8 +173,7 @@ class SipSession:
             if isinstance(outcome, SipResponse):
                 self.dialog.refresh_target(outcome)
             return
-        effect = effect_of_failure(method, status)
-        if effect is ErrorEffect.DIALOG or (effect is ErrorEffect.USAGE and method in ("INVITE", "UPDATE")):
+        if status == 481 or effect_of_failure(method, status) is ErrorEffect.DIALOG:
             text = "The device no longer knows the call." if status == 481 else "The device was not heard of any more."
             self.end(Ending(EndCause.CONNECTIVITY, text, Origin.TIMEOUT, status=status), has_bye=status != 481)
 
@@ -180,7 +186,7 @@ class SipSession:
         """Send trickled candidates (RFC 8840 section 4.3)."""
         if self.state is not SessionState.ENDED:
             headers = [("Info-Package", "trickle-ice"), ("Content-Disposition", "Info-Package")]
-            self.request("INFO", headers, fragment_body(fragment), FRAGMENT_TYPE)
+            self.request("INFO", headers, fragment_to_text(fragment).encode(), FRAGMENT_TYPE)
 
     def hang_up(self, ending: Ending) -> None:
         """End the call because the other end of it did. `LegEnded` follows."""
@@ -264,7 +270,8 @@ class SipSession:
         except SipParseError as error:
             incoming.respond(error.status, str(error))
             return
-        self.path.heard_on(incoming.flow)
+        if request.method != "ACK":  # which is never asked to prove where it comes from
+            self.path.heard_on(incoming.flow)
         receive(incoming)
 
     def _receive_bye(self, incoming: IncomingRequest) -> None:
@@ -305,7 +312,7 @@ class SipSession:
                 incoming.respond(200)
                 self._outbox.tell(LegDigit(digit.digit, digit.milliseconds))
             elif media_type == FRAGMENT_TYPE:
-                fragment = fragment_in(request)
+                fragment = fragment_from_text(request.body)
                 incoming.respond(200)
                 self._outbox.tell(LegCandidates(fragment))
             elif not request.body or media_type.startswith("application/vnd.microsoft."):
@@ -338,11 +345,17 @@ class SipSession:
         self.arm_timer()
 
     def _refresh(self) -> None:
-        if "UPDATE" not in self.allowed:
-            if not self.exchange.refresh():
-                self.timer.refresh_failed(self.calls.clock.monotonic())
-            return
-        self.request("UPDATE", [*self.headers(), *self.timer.request_headers()], done=self.refreshed)
+        if "UPDATE" in self.allowed:
+            self.request("UPDATE", [*self.headers(), *self.timer.request_headers()], done=self._updated)
+        elif not self.exchange.refresh():
+            self.timer.refresh_failed(self.calls.clock.monotonic())
+
+    def _updated(self, outcome: SipResponse | TransportError) -> None:
+        if isinstance(outcome, SipResponse) and outcome.status in (405, 501):
+            self.allowed -= {"UPDATE"}  # it said otherwise
+            self._refresh()
+        else:
+            self.refreshed(outcome)
 
     def refreshed(self, outcome: SipResponse | TransportError) -> None:
         """A refresh was answered."""
