@@ -125,6 +125,27 @@ def test_a_browser_s_offer_becomes_jingle_with_all_that_jingle_can_say() -> None
         assert [value.split()[1:8] for value in heard.candidates] == [value.split()[1:8] for value in udp]
 
 
+@pytest.mark.parametrize(("name", "is_from_initiator"), [("offer", True), ("answer", False)])
+def test_what_a_web_client_makes_of_a_browser_s_words_is_read_as_the_browser_said_it(
+    name: str, is_from_initiator: bool
+) -> None:
+    said = captured_sdp(f"chromium_video_{name}").flattened()
+    if is_from_initiator:
+        jingle = captured_jingle("stanza_video_session_initiate")
+        heard = jingle_to_sdp(jingle, is_from_initiator=True)
+    else:
+        jingle = captured_jingle("stanza_video_session_accept")
+        heard = jingle_to_sdp(jingle, is_from_initiator=False, base=captured_sdp("chromium_video_offer"))
+    assert heard.bundles == said.bundles
+    for theirs, ours in zip(said.media, heard.media, strict=True):
+        assert (ours.codecs, ours.formats, ours.direction) == (theirs.codecs, theirs.formats, theirs.direction)
+        assert ours.protocol == theirs.protocol
+        for attribute in ("extmap", "fingerprint", "ice-ufrag", "ice-pwd", "setup", "mid", "rtcp-mux"):
+            assert ours.values_of(attribute) == theirs.values_of(attribute)
+        udp = [value.split()[:8] for value in theirs.candidates if " udp " in value]
+        assert [value.split()[:8] for value in ours.candidates] == udp
+
+
 def test_hidden_addresses_are_left_out() -> None:
     jingle = sdp_to_jingle(
         captured_sdp("chromium_mdns_offer"), action="session-initiate", is_from_initiator=True, creators={}
@@ -255,7 +276,7 @@ def test_what_an_answer_rejects_is_left_out_of_session_accept() -> None:
     assert [group["contents"] for group in accept["groups"]] == [["0"]]
     reject = sdp_to_jingle(refused, action="content-reject", is_from_initiator=False, creators={}, answering=offer)
     assert [(said["name"], said["creator"]) for said in reject["contents"]] == [("1", "initiator")]
-    assert not list(reject["contents"][0].xml)
+    assert [(said["rtp"]["media"], list(said["ice_udp"].xml)) for said in reject["contents"]] == [("video", [])]
 
 
 def test_an_answer_without_mids_has_the_names_of_its_offer() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from isthmus.model import MediaForm
 from isthmus.sdp.offer_answer import (
+    accepting_silently,
     answer_rejecting,
     common_codecs,
     form_of,
@@ -93,7 +94,7 @@ def test_holding_narrows_every_live_section() -> None:
     [
         ("chromium_video_offer", MediaForm.WEBRTC),
         ("chromium_video_removed_offer", MediaForm.WEBRTC),
-        ("baresip_ice_dtls_offer", MediaForm.WEBRTC),
+        ("baresip_ice_dtls_offer", MediaForm.DTLS),
         ("baresip_dtls_offer", MediaForm.DTLS),
         ("baresip_sdes_offer", MediaForm.SDES),
         ("linphone_video_srtp_offer", MediaForm.SDES),
@@ -107,7 +108,8 @@ def test_the_form_of_real_offers_is_known(name: str, form: MediaForm) -> None:
 
 def test_the_profile_of_old_browsers_is_told_by_its_fingerprint_and_opportunistic_keys_are_plain_rtp() -> None:
     fingerprint, key = Attribute("fingerprint", "sha-256 AA"), Attribute("crypto", "1 AES_CM_128_HMAC_SHA1_80 inline:x")
-    assert form_of(audio(fingerprint, Attribute("ice-ufrag", "u"), protocol="RTP/SAVPF")) is MediaForm.WEBRTC
+    browser = (fingerprint, Attribute("ice-ufrag", "u"), Attribute("rtcp-mux"))
+    assert form_of(audio(*browser, protocol="RTP/SAVPF")) is MediaForm.WEBRTC
     assert form_of(audio(key, protocol="RTP/AVP")) is MediaForm.RTP
     assert form_of(SessionDescription()) is MediaForm.RTP
 
@@ -195,6 +197,29 @@ def test_what_was_taken_out_comes_back_in_its_place(offer: SessionDescription, k
     answer = with_media_restored(cut, removed)
     assert [section.media for section in answer.media] == [section.media for section in offer.media]
     assert all(section.is_rejected for section in answer.media if section.media == kind)
+
+
+def test_video_that_is_bundled_can_be_refused_without_a_rejection() -> None:
+    offer, answer = captured("chromium_video_offer"), captured("chromium_video_answer")
+    refused = answer_rejecting(offer, [1], answer)
+    silent = accepting_silently(refused.with_attributes(drop=("group",)), offer)
+    assert silent.bundles == (("0", "1"),)
+    audio_section, video = silent.media
+    assert (audio_section.direction, video.direction) == ("sendrecv", "inactive")
+    assert (video.ice_ufrag, video.fingerprints) == (audio_section.ice_ufrag, audio_section.fingerprints)
+    assert video.codecs == offer.media[1].codecs
+    assert not video.candidates
+    assert not video.has_attribute("ssrc")
+    assert accepting_silently(answer, offer) == answer
+
+
+def test_video_that_is_not_bundled_with_what_is_taken_stays_rejected() -> None:
+    offer, answer = captured("chromium_video_offer"), captured("chromium_video_answer")
+    unbundled = offer.with_attributes(drop=("group",))
+    refused = answer_rejecting(offer, [1], answer)
+    assert accepting_silently(refused, unbundled) == refused
+    nothing = answer_rejecting(offer, [0, 1], answer)
+    assert accepting_silently(nothing, offer) == nothing
 
 
 # --- versions ---

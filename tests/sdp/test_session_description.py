@@ -69,7 +69,7 @@ LINES = st.lists(st.sampled_from(ODD_LINES.split("|")) | st.text(max_size=20), m
 
 
 def _use(sdp: SessionDescription) -> None:
-    sdp.to_text()
+    assert SessionDescription.parse(sdp.to_text()) == sdp
     sdp.flattened()
     _ = sdp.bundles, sdp.names
     for section in sdp.media:

@@ -87,8 +87,12 @@ def test_candidates_are_added_once_to_the_sections_they_name() -> None:
 def test_new_credentials_are_a_restart_and_void_the_candidates_there_were() -> None:
     before, restarted = captured("chromium_video_offer"), captured("chromium_ice_restart_offer")
     assert is_ice_restart(restarted, before)
-    merged = with_candidates_added(before, candidates_fragment(restarted))
-    assert merged.media[0].candidates == restarted.media[0].candidates
+    fragment = candidates_fragment(restarted)
+    fresh = "1 1 udp 1 192.0.2.9 9 typ host generation 1"
+    fragment = fragment.with_media(section.with_candidates([fresh]) for section in fragment.media)
+    merged = with_candidates_added(before, fragment)
+    assert merged.media[0].candidates == (fresh,)
+    assert merged.media[1] == before.flattened().media[1]
     assert merged.media[0].ice_ufrag == restarted.media[0].ice_ufrag
     assert merged.media[0].codecs == before.media[0].codecs
 

@@ -5,7 +5,7 @@ XEP-0167 section 6, XEP-0293, XEP-0294, XEP-0339. One function for each row of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from slixmpp.xmlstream import ElementBase
 
@@ -319,8 +319,3 @@ def _add_keys(description: Description, section: MediaDescription) -> None:
         encryption.append(crypto)
     if encryption["cryptos"]:
         description.append(encryption)
-
-
-def payload_numbers(section: MediaDescription) -> Iterable[str]:
-    """Return the formats of a section that a description can name."""
-    return (str(codec.payload_type) for codec in section.codecs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from isthmus.interworking.jingle_contents import content_names
-from isthmus.interworking.jingle_sdp import sdp_to_jingle
+from isthmus.interworking.jingle_sdp import one_content_each, sdp_to_jingle
 from isthmus.interworking.jingle_senders import direction_to_senders
 from isthmus.interworking.jingle_transport import Foundations, candidates_to_elements
 from isthmus.sdp.session_description import MediaDescription, SessionDescription
@@ -23,6 +23,8 @@ def fragment_to_jingle(
     names: tuple[str, ...] | None = None,
 ) -> Jingle | None:
     """Return the transport-info for trickled candidates, or None when none of them can be said in Jingle.
+
+    It may be about several contents: see `one_content_each`.
 
     Args:
         fragment: sections with mid, credentials and candidates.
@@ -74,8 +76,8 @@ def difference(
 ) -> list[Jingle]:
     """Return the actions that bring the peer from what this side said last to what it says now, in order.
 
-    A content that is added gets this side as its creator; the caller notes that before it sends. Sections are compared
-    by their place.
+    Each is about one content, as `one_content_each` says. A content that is added gets this side as its creator; the
+    caller notes that before it sends. Sections are compared by their place.
 
     | in the new description | action |
     |---|---|
@@ -92,8 +94,8 @@ def difference(
         is_from_initiator: this side is the initiator of the session.
         creators: of the contents there were.
     """
-    found = _Difference(old.flattened(), new.flattened(), is_from_initiator, creators)
-    return found.actions()
+    found = _Difference(old.flattened(), new.flattened(), is_from_initiator, creators).actions()
+    return [single for jingle in found for single in one_content_each(jingle)]
 
 
 class _Difference:

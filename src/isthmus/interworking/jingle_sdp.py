@@ -1,6 +1,7 @@
 """Jingle sessions and session descriptions, both ways (XEP-0167 section 6, XEP-0338, draft-ietf-stox-media).
 
-The other way round and later in a session, `jingle_difference` finds the actions for a new description.
+`jingle_contents` translates one content, `jingle_actions` applies what comes later in a session, `jingle_difference`
+finds what to send later.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ from isthmus.interworking.jingle_description import section_to_description
 from isthmus.interworking.jingle_senders import UnsupportedContentError, direction_to_senders
 from isthmus.interworking.jingle_transport import Foundations, section_to_transport
 from isthmus.sdp.offer_answer import mirrored, next_version, rejecting, with_live_groups
-from isthmus.sdp.session_description import MediaDescription, SdpError, SessionDescription, SessionOrigin
-from isthmus.xmpp.jingle import Content, Jingle
+from isthmus.sdp.session_description import (
+    MAXIMUM_MEDIA,
+    MediaDescription,
+    SdpError,
+    SessionDescription,
+    SessionOrigin,
+)
+from isthmus.xmpp.jingle import Content, Group, Jingle
+from isthmus.xmpp.jingle_ice_udp import Transport
+from isthmus.xmpp.jingle_rtp import Description, description_of
 
 __all__ = [
     "UnsupportedContentError",
@@ -31,6 +40,8 @@ __all__ = [
     "jingle_to_answer",
     "jingle_to_fragment",
     "jingle_to_sdp",
+    "one_content_each",
+    "rejection_of",
     "sdp_to_jingle",
 ]
 
@@ -198,8 +209,57 @@ def sdp_to_jingle(
             content.append(section_to_description(section, is_from_initiator=is_from_initiator, has_keys=has_keys))
         if has_transport:
             content.append(section_to_transport(section, name, foundations, is_answer=action in _ANSWERS))
+        if action == "content-reject":
+            _add_stubs(content, section.media)
         jingle.append(content)
     if action in _WITH_GROUPS:
         for group in groups_of(whole, all_names):
             jingle.append(group)
     return jingle
+
+
+def rejection_of(added: Jingle) -> Jingle:
+    """Return the content-reject of a content-add, also of one that could not be understood.
+
+    COMPAT Conversations 2.12: it compares what was rejected with what it added, by name, medium and `senders`.
+    """
+    jingle = Jingle()
+    jingle["action"] = "content-reject"
+    for added_content in added["contents"][:MAXIMUM_MEDIA]:
+        content = Content()
+        content["creator"], content["name"] = added_content["creator"], added_content["name"]
+        content["senders"] = added_content["senders"]
+        description = description_of(added_content)
+        if description is not None:
+            _add_stubs(content, description["media"])
+        jingle.append(content)
+    return jingle
+
+
+def _add_stubs(content: Content, media: str) -> None:
+    # COMPAT Conversations 2.12: it looks for the medium in what comes back, and fails where there is none.
+    description = Description()
+    description["media"] = media
+    content.append(description)
+    content.append(Transport())
+
+
+def one_content_each(jingle: Jingle) -> list[Jingle]:
+    """Return the same as actions about one content each; groups stay with each.
+
+    COMPAT Dino 0.4: it takes no more than one content in anything but session-initiate and session-accept.
+    """
+    contents = jingle["contents"]
+    if len(contents) < 2:
+        return [jingle]
+    found = []
+    for content in contents:
+        single = Jingle()
+        for name in ("action", "initiator", "responder", "sid"):
+            if jingle[name]:
+                single[name] = jingle[name]
+        single.append(Content(xml=content.xml))
+        for group in jingle["groups"]:
+            single.append(Group(xml=group.xml))
+        found.append(single)
+    return found

@@ -85,7 +85,8 @@ def form_of(sdp: SessionDescription) -> MediaForm:
     """Return what the media look like on the wire, by the first live section.
 
     The profile decides, and within RTP/SAVP(F) what keys are there: before RFC 5764 had a profile of its own, browsers
-    wrote RTP/SAVPF with a fingerprint. RTP/AVP that also shows keys (RFC 8643) is plain RTP: that always works.
+    wrote RTP/SAVPF with a fingerprint. RTP/AVP that also shows keys (RFC 8643) is plain RTP: that always works. ICE
+    without rtcp-mux is no WebRTC: browsers refuse it (RFC 9429 section 5.3.1), so that a relay must stand between.
     """
     live = [section for section in sdp.media if not section.is_rejected] or list(sdp.media)
     if not live:
@@ -96,7 +97,8 @@ def form_of(sdp: SessionDescription) -> MediaForm:
         return MediaForm.RTP
     if not ("TLS" in profile or (sdp.fingerprints(section) and not section.has_attribute("crypto"))):
         return MediaForm.SDES
-    return MediaForm.WEBRTC if sdp.effective(section, "ice-ufrag") else MediaForm.DTLS
+    is_webrtc = bool(sdp.effective(section, "ice-ufrag")) and section.has_rtcp_mux
+    return MediaForm.WEBRTC if is_webrtc else MediaForm.DTLS
 
 
 def _compatibility(codec: Codec) -> tuple[object, ...]:
@@ -172,6 +174,50 @@ def with_media_restored(answer: SessionDescription, removed: RemovedMedia) -> Se
     for index, section in removed:
         sections.insert(index, rejecting(section))
     return answer.with_media(sections)
+
+
+# What says where a section's packets go and who may decrypt them: equal for all of a bundle (RFC 9143 section 7.1.3).
+_TRANSPORT = ("ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "tls-id")
+_CODECS = ("rtpmap", "fmtp", "rtcp-fb")
+
+
+def accepting_silently(answer: SessionDescription, offer: SessionDescription) -> SessionDescription:
+    """Return the answer with rejected sections accepted as inactive, where they cost nothing.
+
+    That is where the offer bundled a section with one that the answer takes: it rides on the transport of that one, and
+    nobody sends in it. COMPAT Conversations 2.12: it ends a call as a security error when a session-accept has
+    other kinds of media than its session-initiate, so that video cannot be refused in any other way.
+
+    Args:
+        answer: has a section for each one of the offer, in its order.
+        offer: what is answered.
+    """
+    sections = list(answer.flattened().media)
+    answer_bundled = {mid for mids in answer.bundles for mid in mids}
+    groups = []
+    for mids in offer.bundles:
+        members = [index for index, section in enumerate(offer.media[: len(sections)]) if section.mid in mids]
+        leader = next((index for index in members if not sections[index].is_rejected), None)
+        refused = [index for index in members if sections[index].is_rejected and not offer.media[index].is_rejected]
+        if leader is None or not refused:
+            continue
+        sections[leader] = sections[leader].with_attributes({"mid": offer.media[leader].mid})
+        for index in refused:
+            sections[index] = _silent(offer.media[index], sections[leader])
+        bundled = {leader, *refused, *(i for i in members if answer.media[i].mid in answer_bundled)}
+        groups.append(" ".join(("BUNDLE", *(offer.media[index].mid for index in sorted(bundled)))))
+    if not groups:
+        return answer
+    others = tuple(attribute for attribute in answer.flattened().attributes if attribute.name != "group")
+    lines = (*(Attribute("group", group) for group in groups), *others)
+    return replace(answer, attributes=lines, media=tuple(sections))
+
+
+def _silent(offered: MediaDescription, leader: MediaDescription) -> MediaDescription:
+    codecs = tuple(attribute for attribute in offered.attributes if attribute.name in _CODECS)
+    transport = tuple(attribute for attribute in leader.attributes if attribute.name in _TRANSPORT)
+    lines = (Attribute("mid", offered.mid), Attribute("inactive"), Attribute("rtcp-mux"), *codecs, *transport)
+    return replace(offered, port=9, connection=leader.connection, bandwidths=(), attributes=lines)
 
 
 def with_live_groups(sdp: SessionDescription) -> SessionDescription:

@@ -197,7 +197,7 @@ class _Reader:
             # RFC 8866 section 5: UTF-8; other octets can only stand in names and titles, which nobody relies on.
             data = data.decode("utf-8", "replace")
         # Only these end a line; str.splitlines knows many more that may stand in a title.
-        self._lines = [line for line in re.split(r"\r\n|\n|\r", data) if line]
+        self._lines = [CONTROL.sub(" ", line) for line in re.split(r"\r\n|\n|\r", data) if line]
 
     def read(self) -> SessionDescription:
         starts = [number for number, line in enumerate(self._lines) if line.startswith("m=")]
