@@ -1,4 +1,4 @@
-"""Real conversations, told step by step. usage: scripts/demo [messages]"""
+"""Real conversations, told step by step. usage: scripts/demo [messages|calls]"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.demo import messages
+from tests.demo import calls, messages
 
-STORIES = {"messages": messages.tell}
+STORIES = {"messages": messages.tell, "calls": calls.tell}
 
 
 def main() -> int:

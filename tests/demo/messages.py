@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.demo.telling import ANA, BEN, say_aloud
 from tests.support.isthmus_process import IsthmusProcess
 
-ANA, BEN = "ana@corp.test", "ben@people.test"
 
-
-def _say(who: str, what: str) -> None:
-    print(f"  {time.strftime('%H:%M:%S')}  {who:<28} {what}", flush=True)
-
-
-async def tell(folder: Path, say: Callable[[str, str], None] = _say) -> None:
+async def tell(folder: Path, say: Callable[[str, str], None] = say_aloud) -> None:
     """Run the conversation; every line printed was seen by a real client."""
     isthmus = IsthmusProcess(folder)
     ana_says, ben_says = "ana (baresip, SIP)", "ben (slixmpp, XMPP)"

@@ -102,11 +102,13 @@ async def test_the_phone_transfers_the_app_to_a_colleague(call_stage: CallStage,
 async def test_a_transfer_to_somebody_who_declines_leaves_the_call_as_it_was(call_stage: CallStage, talk: Talk) -> None:
     phone, _, call = talk
     colleague = await call_stage.call_phone(TOM, hertz=600)
+    await phone.hold()
+    await call.told("content-modify")
     await phone.transfer(TOM)
     await colleague.rings()
     await colleague.hang_up()
     await phone.expect("TRANSFER_FAILED")
-    await phone.resume()  # a phone holds what it transfers
+    await phone.resume()
     await phone.say(500)
     await phone.goes_on_hearing()
     await call.hears(500)
@@ -150,6 +152,3 @@ async def test_a_phone_with_video_calls_and_takes_it_out(call_stage: CallStage) 
     await call.told("content-remove")
     await phone.say(600)
     await call.hears(600)
-    await phone.show_video()
-    await call.told("content-add")
-    await call.sees()
