@@ -35,9 +35,7 @@ async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ist
     folder = tmp_path_factory.mktemp("isthmus")
     async with IsthmusProcess(folder, environment=environment).running() as installation:
         await installation.add_people(ANA, consumers=(BEN,))
-        acquainting = CallStage(installation)
-        await acquainting.make_contacts(ANA, BEN)
-        await acquainting.clear()
+        await CallStage(installation).make_contacts(ANA, BEN)
         yield installation
 
 

@@ -31,9 +31,7 @@ async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ist
     use_addresses("127.0.0.1")
     async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
         await installation.add_people(ANA, consumers=(BEN,))
-        acquainting = CallStage(installation)
-        await acquainting.make_contacts(ANA, BEN)
-        await acquainting.clear()
+        await CallStage(installation).make_contacts(ANA, BEN)
         yield installation
 
 

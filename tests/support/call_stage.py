@@ -88,11 +88,13 @@ class CallStage(Stage):
 
     async def make_contacts(self, employee: str, consumer: str) -> None:
         """Let two people see each other, as they would have agreed to long ago."""
-        phone, app = await self.phone(employee, consumer), await self.app(consumer, resource="long-ago")
-        await app.presence("subscribe", sender=employee)
-        app.send(f"<presence type='subscribed' to='{employee}'/>")
-        app.send(f"<presence type='subscribe' to='{employee}'/>")
-        await app.presence("subscribed", sender=employee)
-        for client in (app, phone):
-            await client.stop()
-            self._leaving.remove(client)
+        meeting = Stage(self.isthmus)
+        try:
+            await meeting.phone(employee, consumer)
+            app = await meeting.app(consumer, resource="long-ago")
+            await app.presence("subscribe", sender=employee)
+            app.send(f"<presence type='subscribed' to='{employee}'/>")
+            app.send(f"<presence type='subscribe' to='{employee}'/>")
+            await app.presence("subscribed", sender=employee)
+        finally:
+            await meeting.clear()

@@ -35,7 +35,7 @@ needs_private_host = pytest.mark.skipif(not _may_unshare(), reason="namespaces n
 
 
 @contextlib.contextmanager
-def private_host(folder: Path, names: list[str], authority: Path) -> Iterator[str]:
+def private_host(folder: Path, names: list[str], authority: Path, *, names_at: str = ADDRESS) -> Iterator[str]:
     """Be on a host of one's own until the end; yields its address.
 
     Only the calling thread moves, with the threads and processes that it makes inside. What was opened before stays
@@ -43,11 +43,11 @@ def private_host(folder: Path, names: list[str], authority: Path) -> Iterator[st
 
     Args:
         folder: for the files that take the place of those in /etc.
-        names: domains that are found at the address.
+        names: domains that are found at `names_at`.
         authority: PEM file of a certification authority to trust.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} {' '.join(names)}\n")
+    (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names_at} {' '.join(names)}\n")
     (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     (folder / "bundle.crt").write_bytes(BUNDLE.read_bytes() + authority.read_bytes())
     home = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")]
