@@ -194,6 +194,7 @@ OFFERS: dict[str, Callable[[str], SessionDescription]] = {
     "resume": lambda ufrag: sdp(ufrag=ufrag, setup="active"),
     "video": lambda ufrag: sdp("audio", "video", ufrag=ufrag, setup="active"),
     "no video": lambda ufrag: sdp("audio", "video", rejected=("video",), ufrag=ufrag, setup="active"),
+    "move all": lambda ufrag: sdp("audio", "video", ufrag=f"{ufrag}2", setup="active"),
     "move": lambda ufrag: sdp(ufrag=f"{ufrag}2", setup="active"),
 }
 STEPS = st.lists(st.tuples(st.booleans(), st.sampled_from(sorted(OFFERS)), st.booleans()), max_size=10)
