@@ -18,7 +18,7 @@ from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_media import names_in
 from isthmus.services.calls.jingle_own_change import restarted_contents
 from isthmus.services.calls.jingle_own_changes import OwnChanges
-from isthmus.services.calls.jingle_peer_change import HOLD, RESTART, PeerChange, refusal, replies
+from isthmus.services.calls.jingle_peer_change import HOLD, RESTART, PeerChange, as_told, refusal, replies
 from isthmus.services.calls.jingle_refusals import OUT_OF_ORDER, TIE_BREAK
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wishes import Wishes, answered_by
@@ -45,7 +45,13 @@ class JingleNegotiation:
         self._leg = leg
         self._media = leg.media
         self._wishes = Wishes()
-        self._ours = OwnChanges(leg, self._wishes, self._go_on, self._take_crossed_restart)
+        self._ours = OwnChanges(
+            leg,
+            self._wishes,
+            self._go_on,
+            crossed_restart=self._take_crossed_restart,
+            restart_later=lambda jingle: self._theirs.append(PeerChange(RESTART, jingle)),
+        )
         self._theirs: deque[PeerChange] = deque()
         self._offered: PeerChange | None = None
 
@@ -98,7 +104,11 @@ class JingleNegotiation:
         # Both would wait for the other's answer: as initiator we go first, as the peer does where it is that.
         if ours is not None and self._media.is_initiator and (action in ours.actions or action in _NEED_ANSWERS):
             return TIE_BREAK
-        return self._queue(PeerChange(action, jingle))
+        refused = self._queue(PeerChange(action, jingle))
+        if ours is not None and action == "content-remove":
+            ours.forget(names_in(jingle))
+            self._ours.proceed(ours)
+        return refused
 
     def receive_transport(self, jingle: Jingle) -> IqRefusal | None:
         """Take a transport-info: candidates, a restart of ICE, or the answer to ours. Raises SdpError."""
@@ -180,7 +190,7 @@ class JingleNegotiation:
             return
         names = content_names(change.remote)
         self._wishes.ours_answered(names, answer)
-        answer = self._wishes.joint(names, answer)
+        answer = as_told(self._wishes.joint(names, answer), self._media.both[0], names, change)
         try:
             jingles = replies(self._media, change, answer)
         except SdpError as error:

@@ -119,6 +119,11 @@ class OurChange:
             after = jingle_to_sdp(jingle, is_from_initiator=is_initiator, base=after)
         return after
 
+    def forget(self, names: set[str]) -> None:
+        """The peer has removed these contents: nothing more is said of them."""
+        for waiting in (self.adds, self.transports, self.restarts):
+            waiting.difference_update(names)
+
     def answered(self, outcome: IqOutcome) -> None:
         """An IQ was answered."""
         self.unanswered -= 1

@@ -14,7 +14,7 @@ from isthmus.ports import TimerHandle
 from isthmus.sdp.offer_answer import rejecting
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_media import names_in
-from isthmus.services.calls.jingle_own_change import OurChange
+from isthmus.services.calls.jingle_own_change import OurChange, restarted_contents
 from isthmus.services.calls.jingle_peer_change import removals
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.services.calls.jingle_wishes import Wishes
@@ -40,16 +40,24 @@ class OwnChanges:
         wishes: of both sides.
         go_on: called when a change is over, or may begin.
         crossed_restart: takes a restart of the peer that waits for us, None when there is none.
+        restart_later: lets a restart of the peer wait until our change is over.
     """
 
     def __init__(
-        self, leg: JingleLeg, wishes: Wishes, go_on: Callable[[], None], crossed_restart: Callable[[], Jingle | None]
+        self,
+        leg: JingleLeg,
+        wishes: Wishes,
+        go_on: Callable[[], None],
+        *,
+        crossed_restart: Callable[[], Jingle | None],
+        restart_later: Callable[[Jingle], None],
     ) -> None:
         self._leg = leg
         self._media = leg.media
         self._wishes = wishes
         self._go_on = go_on
         self._crossed_restart = crossed_restart
+        self._restart_later = restart_later
         self.current: OurChange | None = None
         self._next: SessionDescription | None = None
         self._timer: TimerHandle | None = None
@@ -175,13 +183,20 @@ class OwnChanges:
             is_from_initiator=not self._media.is_initiator,
             previous=self._media.remote,
         )
+        restarts = []
         for late in change.late:
-            answer = jingle_to_sdp(late, is_from_initiator=not self._media.is_initiator, base=answer)
+            after = jingle_to_sdp(late, is_from_initiator=not self._media.is_initiator, base=answer)
+            if restarted_contents(after, answer):
+                restarts.append(late)  # of media that were accepted before: a change of its own
+            else:
+                answer = after
         sections = [
             rejecting(ours) if theirs.is_rejected else ours
             for ours, theirs in zip(said.media, answer.media, strict=True)
         ]
         self._media.local, self._media.remote = said.with_media(sections), answer
+        for late in restarts:
+            self._restart_later(late)
         return answer
 
     def _yielded(self) -> None:

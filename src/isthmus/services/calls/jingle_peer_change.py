@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from isthmus.interworking.jingle_contents import content_names
+from isthmus.interworking.jingle_contents import content_names, without_transport
 from isthmus.interworking.jingle_difference import difference, fragment_to_jingle
 from isthmus.interworking.jingle_sdp import jingle_to_sdp, one_content_each, sdp_to_jingle
+from isthmus.interworking.jingle_transport import DTLS_ATTRIBUTES, ICE_ATTRIBUTES
 from isthmus.sdp.offer_answer import mirrored, rejecting
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sdp.trickle import candidates_fragment
 from isthmus.services.calls.jingle_media import JingleMedia, names_in, say_reason
 from isthmus.xmpp.jingle import Jingle
+
+TRANSPORT_ATTRIBUTES = frozenset((*ICE_ATTRIBUTES, *DTLS_ATTRIBUTES))
 
 HOLD = "hold"
 RESTART = "restart"
@@ -38,6 +41,25 @@ class PeerChange:
     def about(self) -> set[str]:
         """Names of the contents it is about."""
         return set() if self.jingle is None else names_in(self.jingle)
+
+
+def as_told(
+    answer: SessionDescription, local: SessionDescription, names: tuple[str, ...], change: PeerChange
+) -> SessionDescription:
+    """Return our answer with the transports that the peer knows, where it is about something else.
+
+    New addresses of ours are an offer of their own, which the call makes or has made.
+    """
+    if change.kind == RESTART:
+        return answer
+    about = change.about if change.kind in ("content-add", "transport-replace") else set()
+    sections = list(answer.flattened().media)
+    for index, (name, old) in enumerate(zip(names, local.flattened().media, strict=False)):
+        if index < len(sections) and name not in about and not (old.is_rejected or sections[index].is_rejected):
+            carried = tuple(attribute for attribute in old.attributes if attribute.name in TRANSPORT_ATTRIBUTES)
+            bare = without_transport(sections[index])
+            sections[index] = replace(bare, attributes=(*bare.attributes, *carried))
+    return answer.with_media(sections)
 
 
 def replies(media: JingleMedia, change: PeerChange, answer: SessionDescription) -> list[Jingle]:
