@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from isthmus.model import Address, EndCause, Ending
 from isthmus.sdp.offer_answer import mirrored, narrowed
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.sdp.trickle import is_ice_restart
 from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
 from isthmus.services.calls.jingle_leg import JingleLeg
+from isthmus.services.calls.jingle_own_change import restarted_contents
 from isthmus.services.calls.jingle_proposal_leg import JingleProposalLeg
 from isthmus.services.calls.leg import (
     Leg,
@@ -206,30 +206,45 @@ class Side:
         self.leg = leg
         self.waiting = 0
         self._name = name
-        self._generation = 0
+        self._generations = {"audio": 0, "video": 0}
+        self._wish = "sendrecv"
         leg.attach(self.react)
 
-    @property
-    def ufrag(self) -> str:
-        return f"{self._name}{self._generation}" if self._generation else self._name
+    def addressed(self, description: SessionDescription) -> SessionDescription:
+        """The description with our addresses of now."""
+        sections = [
+            section
+            if section.is_rejected
+            else section.with_attributes(
+                {
+                    "ice-ufrag": f"{self._name}{self._generations[section.mid]}",
+                    "ice-pwd": f"{self._name}{self._generations[section.mid]}2mD0sWv4pLr8nTb6cHgYk",
+                }
+            )
+            for section in description.media
+        ]
+        return description.with_media(sections)
 
     def offer(self, what: str, *, moves: bool, sections: int) -> None:
         """Offer a change, with new addresses or without, of as many sections as there are (RFC 3264 section 8)."""
-        self._generation += moves
-        offer = CHANGES[what](self.ufrag)
+        for media in self._generations if moves else ():
+            self._generations[media] += 1
+        self._wish = "sendonly" if what == "hold" else "sendrecv"
+        offer = CHANGES[what](self._name)
         if len(offer.media) < sections:
-            offer = sdp("audio", "video", rejected=("video",), ufrag=self.ufrag, setup="active")
+            offer = sdp("audio", "video", rejected=("video",), setup="active")
         self.waiting += 1
-        self.leg.offer(offer)
+        self.leg.offer(self.addressed(offer))
 
     def react(self, _leg: Leg, event: LegEvent) -> None:
         if isinstance(event, LegOffered):
             assert event.offer is not None
-            self._generation += is_ice_restart(event.offer, self.leg.media.both[1])
+            for name in restarted_contents(event.offer, self.leg.media.both[1]):
+                self._generations[name] += 1
             media = [section.media for section in event.offer.media]
             rejected = tuple(section.media for section in event.offer.media if section.is_rejected)
-            said = mirrored(event.offer.direction(event.offer.media[0]))
-            self.leg.answer(sdp(*media, rejected=rejected, direction=said, ufrag=self.ufrag, setup="active"))
+            said = narrowed(mirrored(event.offer.direction(event.offer.media[0])), self._wish)
+            self.leg.answer(self.addressed(sdp(*media, rejected=rejected, direction=said, setup="active")))
         elif isinstance(event, LegAnswered | LegOfferRefused):
             self.waiting -= 1
             assert self.waiting >= 0, "an offer was settled twice"
@@ -258,6 +273,8 @@ def test_whatever_both_change_every_offer_is_settled_and_both_agree(
         ours, theirs = call.ana.media.both
         assert live(ours) == live(call.bob.media.both[1])
         assert live(theirs) == live(call.bob.media.both[0])
-        assert flows(ours, theirs) == [mirrored(flow) for flow in flows(*call.bob.media.both)]
+        if all(is_heard for *_, is_heard in steps):
+            # Words that crossed leave each side with the one it heard last, until the next change of either.
+            assert flows(ours, theirs) == [mirrored(flow) for flow in flows(*call.bob.media.both)]
 
     asyncio.run(play())

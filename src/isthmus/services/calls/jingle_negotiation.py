@@ -18,7 +18,15 @@ from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_media import names_in
 from isthmus.services.calls.jingle_own_change import restarted_contents
 from isthmus.services.calls.jingle_own_changes import OwnChanges
-from isthmus.services.calls.jingle_peer_change import HOLD, RESTART, PeerChange, as_told, refusal, replies
+from isthmus.services.calls.jingle_peer_change import (
+    HOLD,
+    RESTART,
+    PeerChange,
+    as_told,
+    refusal,
+    replies,
+    with_bundle_restarted,
+)
 from isthmus.services.calls.jingle_refusals import OUT_OF_ORDER, TIE_BREAK
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wishes import Wishes, answered_by
@@ -164,6 +172,8 @@ class JingleNegotiation:
         elif all(section.is_rejected for section in change.remote.media):
             # XEP-0166 section 7.2.5: without contents there is no session.
             self._leg.terminate(Ending(EndCause.HUNG_UP))
+        elif change.kind == RESTART and not restarted_contents(change.remote, self._media.both[1]):
+            self._media.remote = change.remote  # restarted with the rest of its bundle
         else:
             self._offered = change
             self._leg.tell(LegOffered(change.remote))
@@ -175,6 +185,8 @@ class JingleNegotiation:
             self._wishes.hold(is_held=change.is_held)
             return self._wishes.theirs_in(content_names(remote), remote)
         after = self._media.after(change.jingle)
+        if change.kind == RESTART:
+            after = with_bundle_restarted(change, after, remote)
         names = content_names(after)
         if change.kind == "content-add":
             maker = "responder" if self._media.is_initiator else "initiator"

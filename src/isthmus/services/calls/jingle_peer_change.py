@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from isthmus.interworking.jingle_contents import content_names, without_transport
 from isthmus.interworking.jingle_difference import difference, fragment_to_jingle
@@ -13,6 +13,7 @@ from isthmus.sdp.offer_answer import mirrored, rejecting
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sdp.trickle import candidates_fragment
 from isthmus.services.calls.jingle_media import JingleMedia, names_in, say_reason
+from isthmus.services.calls.jingle_own_change import restarted_contents
 from isthmus.xmpp.jingle import Jingle
 
 TRANSPORT_ATTRIBUTES = frozenset((*ICE_ATTRIBUTES, *DTLS_ATTRIBUTES))
@@ -30,17 +31,19 @@ class PeerChange:
         jingle: the action; None for HOLD.
         is_held: of HOLD.
         remote: what the peer's media are with it; None before it is looked at.
+        bundled: contents that share the transport of those it is about.
     """
 
     kind: str
     jingle: Jingle | None = None
     is_held: bool = False
     remote: SessionDescription | None = None
+    bundled: set[str] = field(default_factory=set)
 
     @property
     def about(self) -> set[str]:
         """Names of the contents it is about."""
-        return set() if self.jingle is None else names_in(self.jingle)
+        return (set() if self.jingle is None else names_in(self.jingle)) | self.bundled
 
 
 def as_told(
@@ -50,9 +53,7 @@ def as_told(
 
     New addresses of ours are an offer of their own, which the call makes or has made.
     """
-    if change.kind == RESTART:
-        return answer
-    about = change.about if change.kind in ("content-add", "transport-replace") else set()
+    about = change.about if change.kind in ("content-add", "transport-replace", RESTART) else set()
     sections = list(answer.flattened().media)
     for index, (name, old) in enumerate(zip(names, local.flattened().media, strict=False)):
         if index < len(sections) and name not in about and not (old.is_rejected or sections[index].is_rejected):
@@ -80,7 +81,7 @@ def _replies(media: JingleMedia, change: PeerChange, answer: SessionDescription)
     elif change.kind == "transport-replace":
         found = [_said(media, answer, "transport-accept", about, offer)]
     elif change.kind == RESTART:
-        found = _restart_answer(media, answer, names)
+        found = _restart_answer(media, change, answer, names)
     else:
         found = []
     if change.kind == HOLD:
@@ -89,10 +90,30 @@ def _replies(media: JingleMedia, change: PeerChange, answer: SessionDescription)
     return [*found, _said(media, answer, "content-modify", less, offer)] if less else found
 
 
-def _restart_answer(media: JingleMedia, answer: SessionDescription, names: tuple[str, ...]) -> list[Jingle]:
+def with_bundle_restarted(
+    change: PeerChange, after: SessionDescription, before: SessionDescription
+) -> SessionDescription:
+    """Return the peer's media with a restart taken over for the whole bundle: it has one transport."""
+    names = content_names(after)
+    sections = list(after.media)
+    for name in restarted_contents(after, before):
+        source = sections[names.index(name)]
+        for mids in after.bundles:
+            mates = [index for index, section in enumerate(sections) if section.mid in mids]
+            for index in mates if source.mid in mids else ():
+                credentials = {"ice-ufrag": source.ice_ufrag, "ice-pwd": source.ice_pwd}
+                sections[index] = sections[index].with_attributes(credentials, drop=("candidate",))
+                change.bundled.add(names[index])
+    return after.with_media(sections)
+
+
+def _restart_answer(
+    media: JingleMedia, change: PeerChange, answer: SessionDescription, names: tuple[str, ...]
+) -> list[Jingle]:
     named = [
         section if section.mid else section.with_attributes({"mid": name})
         for name, section in zip(names, answer.media, strict=False)
+        if name in change.about
     ]
     # COMPAT Conversations: with candidates it is the answer to a restart, without it would be another one.
     whole = fragment_to_jingle(
