@@ -201,21 +201,21 @@ class UdpSocket:
         opened = self._socket
         if opened is None:
             return
-        received: list[tuple[bytes, tuple[str, int]]] = []
+        receive = opened.recvfrom
+        flows = self._flows
+        deliver = self._deliver
+        count = 0
         try:
-            # All before the first is delivered, for the reason for which all are sent at once.
-            for _ in range(DATAGRAMS_PER_WAKE):
-                received.append(opened.recvfrom(MAXIMUM_DATAGRAM_OCTETS))
+            for count in range(DATAGRAMS_PER_WAKE):  # noqa: B007  # counted for the error queue below
+                data, address = receive(MAXIMUM_DATAGRAM_OCTETS)
+                deliver(data, flows.get(address[:2]) or self.flow_to(address[0], address[1]))
+                if self._socket is None:
+                    return
         except _WOULD_BLOCK:
-            if not received:
+            if not count:
                 self._read_error_queue()
         except OSError:
             self._read_error_queue()
-        flows = self._flows
-        for data, address in received:
-            self._deliver(data, flows.get(address[:2]) or self.flow_to(address[0], address[1]))
-            if self._socket is None:
-                return
         self._sink.datagrams_drained()
 
     def _deliver(self, data: bytes, flow: Flow) -> None:
