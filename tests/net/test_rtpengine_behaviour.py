@@ -99,7 +99,8 @@ async def test_every_form_is_turned_into_every_other_one_and_back(
         assert bool(section.candidates) == bool(section.value_of("ice-ufrag")) == (form is WEB)
         assert section.has_rtcp_mux == (form is WEB)
         assert shown.bundles == (((section.mid,),) if form is WEB else ())
-        assert bool(shown.fingerprints(section)) == (form in {WEB, MediaForm.DTLS})
+        has_fingerprint = form in {WEB, MediaForm.DTLS} or (form is MediaForm.SDES and shown is offer)
+        assert bool(shown.fingerprints(section)) == has_fingerprint
         assert section.has_attribute("crypto") == (form is MediaForm.SDES)
     if a in {WEB, MediaForm.DTLS}:
         assert answer.media[0].value_of("setup") == "active"
@@ -108,6 +109,16 @@ async def test_every_form_is_turned_into_every_other_one_and_back(
     if b is MediaForm.SDES:
         suites = {value.split()[1] for value in offer.media[0].values_of("crypto")}
         assert suites == {"AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32"}
+
+
+async def test_a_phone_that_answers_keys_with_a_fingerprint_is_understood(session: RtpengineSession) -> None:
+    """COMPAT: baresip with mediaenc=dtls_srtp answers RTP/SAVP in RTP/SAVP, without a word about the keys."""
+    await session.offer(audio(WEB, 111, 0), by="A", to="B", form=MediaForm.SDES)
+    said = audio(MediaForm.DTLS, 0, setup="active").to_text().replace("UDP/TLS/RTP/SAVP", "RTP/SAVP")
+    answer = await session.answer(SessionDescription.parse(said), by="B", to="A", form=WEB)
+    assert names(answer) == ["PCMU"]
+    reply = await session._query()
+    assert "DTLS-SRTP" in reply["tags"]["B"]["medias"][0]["flags"]
 
 
 async def test_a_phone_is_offered_what_the_browser_has_and_what_phones_have(session: RtpengineSession) -> None:

@@ -408,3 +408,29 @@ async def test_a_phone_that_refuses_clear_media_is_offered_keys_and_heard(
     await wait_for_tone(encrypted.heard, A_TONE)
     await session.delete()
     await browser.close()
+
+
+@pytest.mark.parametrize("winner", ["phone", "browser"])
+async def test_devices_of_different_kinds_ring_for_one_call_and_either_may_win(
+    relays: RtpengineRelays, phones: list[RtpPhone], winner: str
+) -> None:
+    caller, phone, browser = Browser(A_TONE), phones[1], Browser(B_TONE)
+    session = relays.open(not_dead)
+    said = await caller.offer()
+    for_phone = await session.offer(said, by="A", to="phone", form=MediaForm.RTP)
+    for_browser = await session.offer(said, by="A", to="browser", form=MediaForm.WEBRTC)
+    if winner == "phone":
+        await caller.take_answer(await session.answer(phone.describe(), by="phone", to="A", form=MediaForm.WEBRTC))
+        await session.drop("browser")
+        phone.speak_to(for_phone)
+        heard = phone.heard
+    else:
+        answer = await browser.answer(for_browser)
+        await caller.take_answer(await session.answer(answer, by="browser", to="A", form=MediaForm.WEBRTC))
+        await session.drop("phone")
+        heard = browser.heard
+    await wait_for_tone(caller.heard, B_TONE)
+    await wait_for_tone(heard, A_TONE)
+    await session.delete()
+    await caller.close()
+    await browser.close()

@@ -6,8 +6,6 @@ others are acknowledged and hung up (section 13.2.2.4). Its other ways are tried
 
 from __future__ import annotations
 
-from enum import Enum
-
 from isthmus.errors import AddressError, PeerError, RequestTimeoutError, SipParseError, TransportError
 from isthmus.interworking.addresses import address_from_sip_uri, address_to_sip_uri
 from isthmus.interworking.call_endings import ending_from_status, ending_to_reason_header
@@ -22,6 +20,7 @@ from isthmus.services.calls.sip_attempt import Attempt, Fork
 from isthmus.services.calls.sip_calls import ALLOW, SipCalls, has_ice, supported
 from isthmus.services.calls.sip_forms import forms_of, transport_of
 from isthmus.services.calls.sip_leg import SipLeg
+from isthmus.services.calls.sip_leg_states import CALLEE_STEPS, CalleeInput, CalleeState
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.calls.sip_refusals import ending_of
 from isthmus.services.calls.sip_session import SipSession
@@ -37,15 +36,6 @@ from isthmus.sip.warning import warning_text
 MAXIMUM_REDIRECTS = 5
 # How often the session interval may be raised (RFC 4028 section 7.3).
 MAXIMUM_INTERVALS = 3
-
-
-class CalleeState(Enum):
-    """How far the call to the device has come."""
-
-    IDLE = "not invited yet"
-    CALLING = "invited, no final response"
-    ESTABLISHED = "a 2xx came and was acknowledged"
-    OVER = "it failed, was cancelled or has ended"
 
 
 class SipCalleeLeg(SipLeg):
@@ -118,9 +108,8 @@ class SipCalleeLeg(SipLeg):
 
     def invite(self, offer: SessionDescription) -> None:
         """Ring this device."""
-        if self._state is not CalleeState.IDLE:
+        if not self._step(CalleeInput.INVITE):
             return
-        self._state = CalleeState.CALLING
         self._offer = offer
         endpoint = self._calls.endpoint
         self._call_id = endpoint.new_call_id()
@@ -136,8 +125,7 @@ class SipCalleeLeg(SipLeg):
         """Stop ringing. `LegEnded` follows; a 2xx that crosses is acknowledged and hung up."""
         if self._state is CalleeState.ESTABLISHED:
             self.hang_up(ending)
-        elif self._state is not CalleeState.OVER:
-            self._state = CalleeState.OVER
+        elif self._step(CalleeInput.CANCEL):
             self._over = ending
             if self._sent is not None:
                 self._sent.cancel(ending_to_reason_header(ending))
@@ -145,8 +133,7 @@ class SipCalleeLeg(SipLeg):
 
     def hang_up(self, ending: Ending) -> None:
         """End the call. `LegEnded` follows."""
-        if self._state is CalleeState.ESTABLISHED and self.session is not None:
-            self._state = CalleeState.OVER
+        if self.session is not None and self._step(CalleeInput.HANG_UP):
             self.session.hang_up(ending)
         else:
             self.cancel(ending)
@@ -214,10 +201,9 @@ class SipCalleeLeg(SipLeg):
     def accepted(self, response: SipResponse, fork: Fork) -> None:
         """Take the first 2xx of a dialog, acknowledged; only one dialog becomes the call."""
         session = fork.session
-        if self._state is not CalleeState.CALLING:
+        if not self._step(CalleeInput.ANSWER):
             session.hang_up(self._over)
             return
-        self._state = CalleeState.ESTABLISHED
         self.session = session
         early = session.join(self._outbox)
         session.timer.accepted(response, self._calls.clock.monotonic())
@@ -228,7 +214,7 @@ class SipCalleeLeg(SipLeg):
         except PeerError as error:
             problem = str(error)
         if answer is None:
-            self._state = CalleeState.OVER
+            self._step(CalleeInput.HANG_UP)
             session.end(Ending(EndCause.MEDIA_MISMATCH, problem), has_bye=True)
             return
         self.form = form_of(answer)
@@ -242,8 +228,7 @@ class SipCalleeLeg(SipLeg):
 
     def unreachable_answer(self) -> None:
         """A 2xx without Contact: nothing can be sent within its dialog."""
-        if self._state is CalleeState.CALLING:
-            self._end(Ending(EndCause.FAILED, "The device answered without its address."))
+        self._end(Ending(EndCause.FAILED, "The device answered without its address."))
 
     def failed(self, outcome: SipResponse | TransportError, way: Way, *, has_rung: bool) -> None:
         """Take the failure of one way: try another, follow a redirect, or tell."""
@@ -316,12 +301,20 @@ class SipCalleeLeg(SipLeg):
         return self._calls
 
     def _end(self, ending: Ending) -> None:
-        self._state = CalleeState.OVER
-        self._outbox.tell(LegEnded(ending))
+        if self._step(CalleeInput.FAIL):
+            self._outbox.tell(LegEnded(ending))
 
     def _fail_later(self, ending: Ending) -> None:
-        self._state = CalleeState.OVER
-        self._outbox.tell_later(LegEnded(ending))
+        if self._step(CalleeInput.FAIL):
+            self._outbox.tell_later(LegEnded(ending))
+
+    def _step(self, happened: CalleeInput) -> bool:
+        """Go where the table says; False when it means nothing in this state."""
+        following = CALLEE_STEPS[self._state].get(happened)
+        if following is None:
+            return False
+        self._state = following
+        return True
 
 
 def _device_of(response: SipResponse) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from isthmus.errors import PeerError, SipParseError
 from isthmus.interworking.call_endings import ending_to_reason_header, ending_to_status, text_of
 from isthmus.interworking.session_bodies import SDP_TYPE, session_in
@@ -14,6 +12,7 @@ from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegConfirmed, LegEnded
 from isthmus.services.calls.sip_calls import SipCalls, has_ice
 from isthmus.services.calls.sip_leg import SipLeg
+from isthmus.services.calls.sip_leg_states import CALLER_STEPS, CallerInput, CallerState
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.calls.sip_refusals import ending_told_by, respond_to_bad_body
 from isthmus.services.calls.sip_session import SipSession
@@ -33,16 +32,6 @@ from isthmus.sip.warning import INCOMPATIBLE_FORMAT, MISCELLANEOUS, warning_head
 
 # Section 13.3.1.1: proxies on the way give up after three minutes of silence, so ringing is told each minute.
 RINGING_PAUSE_SECONDS = 60.0
-
-
-class CallerState(Enum):
-    """What the caller has been told."""
-
-    CALLING = "nothing final"
-    ACCEPTING = "200, which waits for a PRACK"
-    ACCEPTED = "200, not acknowledged yet"
-    ESTABLISHED = "200, acknowledged"
-    OVER = "a refusal, or the call has ended"
 
 
 class SipCallerLeg(SipLeg):
@@ -127,9 +116,8 @@ class SipCallerLeg(SipLeg):
 
     def accept(self, answer: SessionDescription) -> None:
         """Send 200; `LegConfirmed` follows."""
-        if self._state is not CallerState.CALLING:
+        if not self._step(CallerInput.ACCEPT):
             return
-        self._state = CallerState.ACCEPTING
         self._pending_answer = answer
         self._stop_timers(is_final=False)
         if not self._reliable.must_final_wait:  # RFC 3262 section 3: the answer in it might be lost for ever
@@ -137,7 +125,7 @@ class SipCallerLeg(SipLeg):
 
     def refuse(self, ending: Ending) -> None:
         """Send the final response that says why."""
-        if self._state not in (CallerState.CALLING, CallerState.ACCEPTING):
+        if not self._step(CallerInput.GIVE_UP):
             return
         status, phrase = ending_to_status(ending)
         if ending.status == 481:
@@ -161,36 +149,36 @@ class SipCallerLeg(SipLeg):
 
     def hang_up(self, ending: Ending) -> None:
         """End the call; before the answer that is a refusal. `LegEnded` follows."""
-        if self._state in (CallerState.CALLING, CallerState.ACCEPTING):
-            self.refuse(ending)
-        elif self._state is not CallerState.OVER:
-            self._state = CallerState.OVER
+        if self._step(CallerInput.HANG_UP):
             self.session.hang_up(ending)
+        else:
+            self.refuse(ending)
 
     # --- what comes from the caller ---
 
     def _cancelled(self, cancel: SipRequest) -> None:
         """The caller's CANCEL: it has its 200 already, the INVITE gets 487 (section 9.2)."""
-        if self._state in (CallerState.CALLING, CallerState.ACCEPTING):
+        if self._step(CallerInput.GIVE_UP):
             self._respond_finally(487, "", [])
             self._end(ending_told_by(cancel, EndCause.CANCELLED))
 
     def _flow_closed(self, flow: Flow) -> None:
         """Who waits for an answer on a connection that is gone will not hear one."""
-        if self._state in (CallerState.CALLING, CallerState.ACCEPTING):
+        if self._step(CallerInput.GIVE_UP):
             self._respond_finally(487, "", [])
             self._end(Ending(EndCause.CANCELLED, "The caller's connection broke.", Origin.PEER))
 
     def _expired(self) -> None:
         """The caller's device wanted an answer before now (RFC 3261 section 13.3.1)."""
-        if self._state is CallerState.CALLING:
+        if self._step(CallerInput.EXPIRE):
             self._respond_finally(487, "", [])
             self._end(Ending(EndCause.NO_ANSWER, origin=Origin.TIMEOUT))
 
     def _bye_received(self, request: SipRequest) -> None:
         """A BYE in place of a CANCEL (section 15): the INVITE still gets its answer."""
-        self._respond_finally(487, "", [])
-        self._end(ending_told_by(request, EndCause.CANCELLED))
+        if self._step(CallerInput.GIVE_UP):
+            self._respond_finally(487, "", [])
+            self._end(ending_told_by(request, EndCause.CANCELLED))
 
     def _receive_prack(self, incoming: IncomingRequest) -> None:
         request = incoming.request
@@ -275,7 +263,7 @@ class SipCallerLeg(SipLeg):
         what = self._reliable.due(self._calls.clock.monotonic())
         if what is Delivery.REPEAT and self._reliable.unacknowledged is not None:
             self._send_reliably(self._reliable.unacknowledged)
-        elif what is Delivery.GIVE_UP:
+        elif what is Delivery.GIVE_UP and self._step(CallerInput.GIVE_UP):
             self._respond_finally(504, "", [])
             self._end(Ending(EndCause.CONNECTIVITY, "The caller's device did not confirm.", Origin.TIMEOUT))
             return
@@ -285,8 +273,8 @@ class SipCallerLeg(SipLeg):
 
     def _send_success(self) -> None:
         answer = self._pending_answer
-        assert answer is not None  # accept() put it there
-        self._state = CallerState.ACCEPTED
+        if answer is None or not self._step(CallerInput.SEND_200):
+            return
         self._reliable.stop()
         self._arm_reliable()
         session = self.session
@@ -301,8 +289,8 @@ class SipCallerLeg(SipLeg):
 
     def _acked(self, ack: SipRequest) -> None:
         answer = self._pending_answer
-        assert answer is not None  # as above
-        self._state = CallerState.ESTABLISHED
+        if answer is None or not self._step(CallerInput.ACK):
+            return
         exchange = self.session.exchange
         if self._offer is not None:
             exchange.local, exchange.remote = self._early or answer, self._offer
@@ -317,7 +305,7 @@ class SipCallerLeg(SipLeg):
         except PeerError:
             described = None
         if described is None:
-            self._state = CallerState.OVER
+            self._step(CallerInput.HANG_UP)
             text = "The caller's device did not answer our media."
             self.session.end(Ending(EndCause.MEDIA_MISMATCH, text), has_bye=True)
             return
@@ -326,8 +314,15 @@ class SipCallerLeg(SipLeg):
         self._outbox.tell(LegConfirmed(described))
         self._release_candidates()
 
+    def _step(self, happened: CallerInput) -> bool:
+        """Go where the table says; False when it means nothing in this state."""
+        following = CALLER_STEPS[self._state].get(happened)
+        if following is None:
+            return False
+        self._state = following
+        return True
+
     def _respond_finally(self, status: int, phrase: str, headers: list[tuple[str, str]]) -> None:
-        self._state = CallerState.OVER
         self._stop_timers(is_final=True)
         self._respond(status, phrase, headers)
 
