@@ -21,6 +21,7 @@ from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
+from isthmus.trace import TraceLine
 from tests.support.call_lab import SDP_TYPE, CallLab, Heard, Phone, audio
 from tests.support.memory_network import Weather
 
@@ -311,10 +312,15 @@ async def test_a_device_without_update_is_refreshed_with_unchanged_media() -> No
 
 async def test_a_device_that_does_not_refresh_is_given_up_before_the_end() -> None:
     talk = await Talk.begin(("Session-Expires", "300;refresher=uas"))
+    traced: list[TraceLine] = []
+    talk.lab.house.trace.listen(traced.append)
     talk.lab.pass_time(267)
     assert not talk.heard.events
     talk.lab.pass_time(2)
     assert talk.heard.ending.cause is EndCause.EXPIRED
+    assert "ana@corp.test: nothing was heard of the device within the session interval" in [
+        line.text for line in traced
+    ]
     assert len(talk.phone.asked("BYE")) == 1
 
 

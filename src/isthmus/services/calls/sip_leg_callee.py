@@ -203,6 +203,8 @@ class SipCalleeLeg(SipLeg):
         """Take the first 2xx of a dialog, acknowledged; only one dialog becomes the call."""
         session = fork.session
         if not self._step(CalleeInput.ANSWER):
+            said = "a device answered although the call was answered or over, and is hung up"
+            self._calls.note(said, session.dialog, self.party, "sip.late-answer")
             session.hang_up(self._over)
             return
         self.session = session

@@ -140,6 +140,10 @@ class SipSession:
         fields = [("Contact", self.dialog.contact_header), ("Allow", ALLOW), ("Supported", supported(has_ice=has_ice))]
         return [*fields, _RECV_INFO] if has_ice else fields
 
+    def note(self, text: str, rule: str) -> None:
+        """Trace a decision."""
+        self.calls.note(text, self.dialog, self.party, rule)
+
     # --- out ---
 
     def request(
@@ -338,6 +342,7 @@ class SipSession:
         self._timer_handle = None
         action = self.timer.due(self.calls.clock.monotonic())
         if action is TimerAction.EXPIRE:
+            self.note("nothing was heard of the device within the session interval", "sip.session-timer")
             self.end(Ending(EndCause.EXPIRED, origin=Origin.TIMEOUT), has_bye=True)
             return
         if action is TimerAction.REFRESH:
