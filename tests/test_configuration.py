@@ -8,9 +8,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from isthmus.cli.configuration_file import configuration_text, load_configuration, write_configuration
-from isthmus.config import Configuration, DomainKind
+from isthmus.config import Configuration, DomainKind, MediaSettings, TurnSettings, parse_relay
 from isthmus.errors import ConfigurationError, OperationError
 from isthmus.policy import SETTINGS
 from tests.support.reference_pages import command_page, settings
@@ -104,6 +105,52 @@ def test_a_used_directory_keeps_its_mode_but_the_file_is_private(tmp_path: Path)
     path = write_configuration(tmp_path, ["corp.test"], "people.test")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+# --- media ---
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("udp:10.0.0.7:22222", ("10.0.0.7", 22222)),
+        ("udp:[2001:db8::7]:22222", ("2001:db8::7", 22222)),
+        ("udp:relay.corp.test:1", ("relay.corp.test", 1)),
+    ],
+)
+def test_a_relay_is_named_by_its_control_port(text: str, place: tuple[str, int]) -> None:
+    assert parse_relay(text) == place
+    assert MediaSettings(ng=(text,)).ng == (text,)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.7:22222", "tcp:10.0.0.7:22222", "udp:10.0.0.7", "udp::22222", "udp:a:70000"])
+def test_what_names_no_relay_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="udp:HOST:PORT"):
+        MediaSettings(ng=(text,))
+
+
+def test_media_addresses_are_numbers_and_port_ranges_hold_some_calls() -> None:
+    for section, wrong in (
+        (MediaSettings, {"host": "gw.corp.test"}),
+        (MediaSettings, {"advertised_host": "gw.corp.test"}),
+        (MediaSettings, {"first_port": 40_000, "last_port": 40_010}),
+        (MediaSettings, {"first_port": 40_000, "last_port": 30_000}),
+        (TurnSettings, {"external_address": "turn.corp.test"}),
+        (TurnSettings, {"first_port": 50_000, "last_port": 50_001}),
+    ):
+        with pytest.raises(ValidationError):
+            section.model_validate(wrong)
+    assert TurnSettings(advertised_host="turn.corp.test").told_host == "turn.corp.test"
+
+
+def test_every_new_installation_has_a_turn_secret_of_its_own(tmp_path: Path) -> None:
+    secrets = set()
+    for name in ("one", "other"):
+        write_configuration(tmp_path / name, ["corp.test"], "people.test")
+        turn = load_configuration(tmp_path / name).turn
+        assert turn.is_offered
+        secrets.add(turn.secret.get_secret_value())
+    assert len(secrets) == 2
 
 
 # --- the reference pages (style habit 20: the outside is tested as well) ---

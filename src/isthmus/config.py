@@ -119,6 +119,13 @@ class XmppSettings(Strict):
     reconnect_maximum_seconds: float = 30.0
 
 
+def _numeric_address(host: str) -> str:
+    """Media go to numbers: neither program resolves names. Raises ValueError."""
+    if host:
+        ip_address(host.strip("[]"))
+    return host
+
+
 class MediaSettings(Strict):
     """Media relays (rtpengine): the embedded one, and others."""
 
@@ -130,6 +137,8 @@ class MediaSettings(Strict):
     control_port: int = Field(default=22_222, ge=1, le=65_535)  # embedded only: commands, on loopback
     ng: tuple[str, ...] = ()  # further relays: udp:HOST:PORT
     silence_seconds: float = Field(default=60.0, ge=0.0)  # an end that sends nothing for so long has gone; 0: never
+
+    _numeric = field_validator("host", "advertised_host")(_numeric_address)
 
     @field_validator("ng")
     @classmethod
@@ -168,6 +177,8 @@ class TurnSettings(Strict):
     credential_seconds: int = Field(default=86_400, ge=60)  # how long a credential that we hand out is good
     # embedded only: of the private networks, what may be reached through it all the same (a media relay, say)
     allowed_peers: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    _numeric = field_validator("host", "external_address")(_numeric_address)
 
     @property
     def is_offered(self) -> bool:

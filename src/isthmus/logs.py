@@ -21,7 +21,7 @@ BODY_NAMES = frozenset({"body", "text", "stanza", "message_body"})
 HIDDEN = "(hidden)"
 
 # Their chatter at INFO repeats what the trace says better, one line per stanza or query.
-_TALKATIVE = ("alembic", "websockets", "uvicorn", "httpx", "asyncio", "aiosqlite", "sqlalchemy.engine")
+_TALKATIVE = ("alembic", "websockets", "uvicorn", "httpx", "asyncio", "aiosqlite", "sqlalchemy.engine", "aioice")
 # Its errors quote what it received, with everything that people wrote; what went wrong our link tells as well.
 _QUOTING = "slixmpp"
 

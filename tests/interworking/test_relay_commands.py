@@ -58,8 +58,12 @@ def test_answers_with_dtls_are_active_and_offers_leave_the_choice() -> None:
     for target in (MediaForm.WEBRTC, MediaForm.DTLS):
         assert command("answer", MediaForm.RTP, target)["DTLS"] == "active"
         assert "DTLS" not in command("offer", MediaForm.RTP, target)
-    for target in (MediaForm.SDES, MediaForm.RTP):
-        assert command("offer", MediaForm.WEBRTC, target)["DTLS"] == "off"
+    assert command("offer", MediaForm.WEBRTC, MediaForm.RTP)["DTLS"] == "off"
+
+
+def test_phones_with_srtp_are_offered_keys_of_both_kinds_and_answered_in_theirs() -> None:
+    assert "DTLS" not in command("offer", MediaForm.WEBRTC, MediaForm.SDES)
+    assert command("answer", MediaForm.WEBRTC, MediaForm.SDES)["DTLS"] == "off"
 
 
 def test_codecs_are_added_and_never_hidden_and_only_in_offers() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from isthmus.config import BusinessDomain, Configuration, XmppSettings
+from isthmus.config import BusinessDomain, Configuration, TurnSettings, XmppSettings
 from isthmus.net.prosody_certificate import ensure_certificate
 from isthmus.net.prosody_configuration import ProsodyPaths, component_snippet, embedded_configuration, lua_string
 
@@ -119,3 +119,24 @@ def test_the_first_certificate_names_all_domains_and_is_kept(tmp_path: Path) -> 
     assert names.value.get_values_for_type(x509.DNSName) == ["people.test", "xn--bro-hoa.test"]
     assert not ensure_certificate(certificate, key, ["other.test"], now)
     assert certificate.read_bytes() == made
+
+
+# --- TURN ---
+
+
+def test_clients_get_a_turn_server_from_the_embedded_prosody_when_there_is_one() -> None:
+    assert "turn_external" not in embedded_configuration(configuration(), PATHS)
+    turn = TurnSettings(secret=SecretStr("s3cret"), advertised_host="turn.corp.test", port=443, credential_seconds=600)
+    text = embedded_configuration(configuration().model_copy(update={"turn": turn}), PATHS)
+    assert '"turn_external"' in text
+    assert 'turn_external_host = "turn.corp.test"\nturn_external_port = 443\nturn_external_secret = "s3cret"\n' in text
+    assert "turn_external_ttl = 600" in text
+
+
+def test_an_existing_prosody_is_told_in_comments_what_to_add_at_the_top() -> None:
+    assert "turn_external" not in component_snippet(configuration())
+    turn = TurnSettings(secret=SecretStr("s3cret"))
+    lines = component_snippet(configuration().model_copy(update={"turn": turn})).splitlines()
+    told = [line for line in lines if "turn_external" in line]
+    assert '-- turn_external_secret = "s3cret"' in told
+    assert all(line.startswith("--") for line in told)

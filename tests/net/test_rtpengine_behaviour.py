@@ -99,7 +99,8 @@ async def test_every_form_is_turned_into_every_other_one_and_back(
         assert bool(section.candidates) == bool(section.value_of("ice-ufrag")) == (form is WEB)
         assert section.has_rtcp_mux == (form is WEB)
         assert shown.bundles == (((section.mid,),) if form is WEB else ())
-        assert bool(shown.fingerprints(section)) == (form in {WEB, MediaForm.DTLS})
+        has_fingerprint = form in {WEB, MediaForm.DTLS} or (form is MediaForm.SDES and shown is offer)
+        assert bool(shown.fingerprints(section)) == has_fingerprint
         assert section.has_attribute("crypto") == (form is MediaForm.SDES)
     if a in {WEB, MediaForm.DTLS}:
         assert answer.media[0].value_of("setup") == "active"
@@ -108,6 +109,16 @@ async def test_every_form_is_turned_into_every_other_one_and_back(
     if b is MediaForm.SDES:
         suites = {value.split()[1] for value in offer.media[0].values_of("crypto")}
         assert suites == {"AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32"}
+
+
+async def test_a_phone_that_answers_keys_with_a_fingerprint_is_understood(session: RtpengineSession) -> None:
+    """COMPAT: baresip with mediaenc=dtls_srtp answers RTP/SAVP in RTP/SAVP, without a word about the keys."""
+    await session.offer(audio(WEB, 111, 0), by="A", to="B", form=MediaForm.SDES)
+    said = audio(MediaForm.DTLS, 0, setup="active").to_text().replace("UDP/TLS/RTP/SAVP", "RTP/SAVP")
+    answer = await session.answer(SessionDescription.parse(said), by="B", to="A", form=WEB)
+    assert names(answer) == ["PCMU"]
+    reply = await session._query()
+    assert "DTLS-SRTP" in reply["tags"]["B"]["medias"][0]["flags"]
 
 
 async def test_a_phone_is_offered_what_the_browser_has_and_what_phones_have(session: RtpengineSession) -> None:
@@ -182,6 +193,39 @@ async def test_a_bundled_section_without_a_port_is_passed_on_as_rejected(session
     text = BROWSER_OFFER.to_text().replace("m=video 9", "m=video 0") + "a=bundle-only\r\n"
     offer = await session.offer(SessionDescription.parse(text), by="A", to="B", form=PHONE)
     assert [section.is_rejected for section in offer.media] == [False, True]
+
+
+async def test_pictures_come_and_go_in_a_call_and_the_sound_stays_where_it_is(session: RtpengineSession) -> None:
+    def described(video_port: int | None, port: int) -> SessionDescription:
+        extra = (f"m=video {video_port} RTP/AVP 96", "a=rtpmap:96 VP8/90000") if video_port is not None else ()
+        return audio(PHONE, 0, port=port, extra=extra)
+
+    sound, pictures = [], []
+    for video_port in (None, 40_200, 0, 40_200):
+        offer = await session.offer(described(video_port, 40_000), by="A", to="B", form=PHONE)
+        answer = await session.answer(described(video_port, 40_100), by="B", to="A", form=PHONE)
+        sound.append((offer.media[0].port, answer.media[0].port))
+        pictures.append([bool(section.port) for section in (*offer.media[1:], *answer.media[1:])])
+    assert len(set(sound)) == 1
+    assert pictures == [[], [True, True], [False, False], [True, True]]
+    assert offer.origin.version - answer.origin.version == 0
+    assert offer.origin.version > 1
+
+
+async def test_a_client_that_changes_its_network_gets_fresh_credentials_at_the_same_port(
+    session: RtpengineSession,
+) -> None:
+    """ICE restart (RFC 8839 section 4.4.1.1.1)."""
+    before = audio(WEB, 0)
+    after = SessionDescription.parse(before.to_text().replace("ufrag:q1Zx", "ufrag:Zx1q").replace("pwd:7Yk", "pwd:8Yk"))
+    answers = []
+    for offer in (before, before, after):
+        await session.offer(offer, by="A", to="B", form=PHONE)
+        answers.append(await session.answer(audio(PHONE, 0), by="B", to="A", form=WEB))
+    first, again, restarted = [answer.media[0] for answer in answers]
+    assert first.port == again.port == restarted.port
+    assert first.ice_ufrag == again.ice_ufrag != restarted.ice_ufrag
+    assert first.ice_pwd != restarted.ice_pwd
 
 
 async def test_candidates_come_in_fragments_before_and_after_the_answer(

@@ -15,7 +15,7 @@ from isthmus.net.rtpengine import RtpengineRelays
 from isthmus.net.rtpengine_session import RtpengineSession
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.trace import Trace
-from tests.support.media_ends import Browser, RtpPhone
+from tests.support.media_ends import Browser, RtpPhone, SdesPhone
 from tests.support.processes import wait_until
 from tests.support.rtpengine import Rtpengine, needs_rtpengine
 from tests.support.tones import wait_for_tone
@@ -111,6 +111,41 @@ async def test_a_phone_calls_a_browser(relays: RtpengineRelays, phones: list[Rtp
     await wait_for_tone(browser.heard, A_TONE)
     await browser.close()
     await session.delete()
+
+
+@pytest.fixture
+async def encrypted() -> AsyncIterator[SdesPhone]:
+    phone = SdesPhone(B_TONE)
+    await phone.open()
+    yield phone
+    await phone.close()
+
+
+async def test_a_phone_with_keys_in_its_description_talks_to_a_plain_one(
+    relays: RtpengineRelays, phones: list[RtpPhone], encrypted: SdesPhone
+) -> None:
+    plain = phones[0]
+    session = relays.open(not_dead)
+    offer = await session.offer(plain.describe(), by="A", to="B", form=MediaForm.SDES)
+    plain.speak_to(await session.answer(encrypted.describe(), by="B", to="A", form=MediaForm.RTP))
+    encrypted.speak_to(offer)
+    await wait_for_tone(plain.heard, B_TONE)
+    await wait_for_tone(encrypted.heard, A_TONE)
+    await session.delete()
+
+
+async def test_a_phone_with_keys_in_its_description_talks_to_a_browser(
+    relays: RtpengineRelays, encrypted: SdesPhone
+) -> None:
+    browser = Browser(A_TONE)
+    session = relays.open(not_dead)
+    offer = await session.offer(await browser.offer(), by="A", to="B", form=MediaForm.SDES)
+    await browser.take_answer(await session.answer(encrypted.describe(), by="B", to="A", form=MediaForm.WEBRTC))
+    encrypted.speak_to(offer)
+    await wait_for_tone(browser.heard, B_TONE)
+    await wait_for_tone(encrypted.heard, A_TONE)
+    await session.delete()
+    await browser.close()
 
 
 async def test_opus_alone_is_transcoded_for_a_phone_and_g711_in_common_is_not(
@@ -356,3 +391,46 @@ async def watch(session: RtpengineSession, seconds: float) -> None:
 
 def many_sections(sdp: SessionDescription, count: int) -> SessionDescription:
     return sdp.with_media(sdp.media * count)
+
+
+async def test_a_phone_that_refuses_clear_media_is_offered_keys_and_heard(
+    relays: RtpengineRelays, encrypted: SdesPhone
+) -> None:
+    browser = Browser(A_TONE)
+    session = relays.open(not_dead)
+    said = await browser.offer()
+    await session.offer(said, by="A", to="first", form=MediaForm.RTP)
+    await session.drop("first")
+    offer = await session.offer(said, by="A", to="second", form=MediaForm.SDES)
+    await browser.take_answer(await session.answer(encrypted.describe(), by="second", to="A", form=MediaForm.WEBRTC))
+    encrypted.speak_to(offer)
+    await wait_for_tone(browser.heard, B_TONE)
+    await wait_for_tone(encrypted.heard, A_TONE)
+    await session.delete()
+    await browser.close()
+
+
+@pytest.mark.parametrize("winner", ["phone", "browser"])
+async def test_devices_of_different_kinds_ring_for_one_call_and_either_may_win(
+    relays: RtpengineRelays, phones: list[RtpPhone], winner: str
+) -> None:
+    caller, phone, browser = Browser(A_TONE), phones[1], Browser(B_TONE)
+    session = relays.open(not_dead)
+    said = await caller.offer()
+    for_phone = await session.offer(said, by="A", to="phone", form=MediaForm.RTP)
+    for_browser = await session.offer(said, by="A", to="browser", form=MediaForm.WEBRTC)
+    if winner == "phone":
+        await caller.take_answer(await session.answer(phone.describe(), by="phone", to="A", form=MediaForm.WEBRTC))
+        await session.drop("browser")
+        phone.speak_to(for_phone)
+        heard = phone.heard
+    else:
+        answer = await browser.answer(for_browser)
+        await caller.take_answer(await session.answer(answer, by="browser", to="A", form=MediaForm.WEBRTC))
+        await session.drop("phone")
+        heard = browser.heard
+    await wait_for_tone(caller.heard, B_TONE)
+    await wait_for_tone(heard, A_TONE)
+    await session.delete()
+    await caller.close()
+    await browser.close()

@@ -268,6 +268,18 @@ async def test_a_watcher_who_goes_offline_costs_nothing_until_he_probes(house: P
     assert [s.request.headers.get("Expires") for s in subscribes(house)] == ["3600"]
 
 
+async def test_the_acknowledgement_of_a_request_does_not_end_what_the_asked_one_watches(house: PresenceHouse) -> None:
+    """Bob's phone asks for ben, who watches bob: Prosody acknowledges that with a bare "unavailable"."""
+    sent = await begun(house)
+    await notify(house, sent, "active;expires=3000", pidf(BOB))
+    house.endpoint.take()
+    await house.subscribe(BOB, BEN)
+    await house.stanza("<presence type='unavailable' from='ben@people.test' to='bob@pbx.test'/>", house.pbx_link)
+    assert subscribes(house) == [], "ben is there and goes on watching"
+    document = house.remote.document(BOB, BEN)
+    assert document is None or not document.person.state.is_online
+
+
 async def test_a_restart_subscribes_again_without_telling_anybody_anything(house: PresenceHouse) -> None:
     sent = await begun(house)
     await notify(house, sent, "active;expires=3000", pidf(BOB))

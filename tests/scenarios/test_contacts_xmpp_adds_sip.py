@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from isthmus.errors import StoreError
-from isthmus.model import AuthorisationState
+from isthmus.model import Address, AuthorisationState
 from isthmus.ports import PolicySetting
 from tests.support.presence_house import ANA, BEN, SERVICE, PresenceHouse, activity, pidf
 from tests.support.sip import UDP_PHONE
@@ -186,6 +186,26 @@ async def test_a_probe_of_somebody_who_was_declined_is_no_way_back_in(house: Pre
     await house.stanza("<presence type='probe' from='ben@people.test' to='ana@corp.test'/>")
     assert ("unsubscribed", "ana@corp.test", "ben@people.test") in house.said()
     assert house.contacts.state(BEN, ANA) is None
+
+
+async def test_only_so_many_requests_wait_for_one_person(house: PresenceHouse) -> None:
+    """A flood of strangers stops at 200, as a matter for later; whoever is answered makes room."""
+    for number in range(200):
+        await house.contacts.ask(Address(f"p{number}", "people.test"), ANA)
+    house.link.take()
+    await house.stanza(SUBSCRIBE)
+    assert house.contacts.state(BEN, ANA) is None
+    await house.contacts.decline(ANA, Address("p0", "people.test"))
+    await house.stanza(SUBSCRIBE)
+    assert house.contacts.state(BEN, ANA) is AuthorisationState.PENDING
+
+
+async def test_a_contact_list_has_an_end(house: PresenceHouse) -> None:
+    for number in range(1_000):
+        await house.contacts.ask(ANA, Address(f"p{number}", "people.test"))
+    assert (await house.subscribe(ANA, BEN)).status == 403
+    await house.contacts.give_up(ANA, Address("p0", "people.test"))
+    assert (await house.subscribe(ANA, BEN)).status == 200
 
 
 async def test_nothing_is_told_that_is_not_durable(house: PresenceHouse) -> None:

@@ -8,7 +8,8 @@ from isthmus.errors import RequestTimeoutError, StoreError, TransportError
 from isthmus.model import Address
 from isthmus.ports import Flow, PolicySetting
 from isthmus.services.events import UserRemoved
-from tests.support.messaging_house import ANA, BEN, House, bodies, texts
+from isthmus.services.messaging_to_sip import MAXIMUM_LANE_BACKLOG
+from tests.support.messaging_house import ANA, BEN, House, bodies, eventually, texts
 from tests.support.sip import TCP_PHONE, UDP_PHONE
 from tests.support.xmpp import settle
 
@@ -133,6 +134,30 @@ async def test_a_dead_second_phone_does_not_hold_up_the_conversation() -> None:
     to_dead[0].answer(200)
     await settle()
     assert texts(house.endpoint.sent_to("sip:ana@192.0.2.20:5060;transport=udp"))[:2] == ["part 0", "part 1"]
+
+
+async def test_a_phone_that_lags_far_behind_is_spared_what_is_oldest() -> None:
+    """Another phone of hers has had it all; memory and patience end at a hundred."""
+    house = await House(user_requests_per_second=0).open()
+    await house.register()
+    await house.register(flow=DESK)
+    house.endpoint.answer_when(lambda request, _: "192.0.2.10" in str(request.uri), 200)
+    house.endpoint.is_holding = True
+    total = MAXIMUM_LANE_BACKLOG + 3
+    for number in range(total):
+        await house.chat(f"part {number}", ident=str(number))
+        alive = [sent for sent in house.endpoint.sent if "192.0.2.10" in str(sent.request.uri)]
+        alive[-1].answer(200)
+        await settle()
+    house.endpoint.is_holding = False
+    desk = "sip:ana@192.0.2.20:5060;transport=udp"
+    house.endpoint.sent_to(desk)[0].answer(200)
+    last = f"part {total - 1}"
+    await eventually(lambda: last in texts(house.endpoint.sent_to(desk)), turns=5 * total)
+    got = texts(house.endpoint.sent_to(desk))
+    assert got[0] == "part 0"  # was under way already
+    assert got[1:] == [f"part {number}" for number in range(total - MAXIMUM_LANE_BACKLOG, total)]
+    assert house.journal == []
 
 
 async def test_the_flows_of_one_device_are_tried_one_after_the_other() -> None:

@@ -14,7 +14,7 @@ from isthmus.presence.rlmi import write_resource_lists
 from isthmus.presence.winfo import parse_winfo
 from isthmus.services.authentication import Identity
 from isthmus.services.notifier import MAXIMUM_SAME_WATCHES
-from tests.support.presence_house import ANA, BEN, BOB, CARL, PresenceHouse, pidf
+from tests.support.presence_house import ANA, BEN, BOB, CARL, PresenceHouse, activity, pidf
 from tests.support.sip import UDP_PHONE, MemoryIncomingRequest, SentRequest, sip_request
 
 SUBSCRIBED = "<presence type='subscribed' from='ben@people.test' to='ana@corp.test'/>"
@@ -336,6 +336,20 @@ async def test_edge_case_19_a_publication_may_be_compressed(
     await house.settle()
     assert incoming.status == status
     assert house.agent.hosted_document(ANA).person.state.is_online == (status != 200)
+
+
+async def test_another_note_does_not_begin_the_state_anew(house: PresenceHouse) -> None:
+    """How long somebody is busy counts from when they became so."""
+
+    async def since(person: str) -> float | None:
+        house.clock.advance(60)
+        await house.publish(ANA, pidf(ANA, person=person))
+        return house.agent.hosted_document(ANA).person.since
+
+    busy = await since(activity("busy", "Budget call"))
+    assert busy == house.clock.wall()
+    assert await since(activity("busy", "Still the budget")) == busy
+    assert await since(activity("away")) == house.clock.wall()
 
 
 async def test_a_publication_for_a_domain_is_404(house: PresenceHouse) -> None:

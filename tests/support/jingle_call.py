@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 from tests.support.jingle_contents import CallContents, with_candidates
-from tests.support.jingle_xml import RTP_INFO, Content, bundled_names, contents_of, jingle, reason_of
+from tests.support.jingle_xml import DTMF, RTP_INFO, TRANSFER, Content, bundled_names, contents_of, jingle, reason_of
 from tests.support.processes import wait_until
 from tests.support.tones import Sound, wait_for_silence, wait_for_tone
 
@@ -114,6 +114,15 @@ class JingleCall:
     async def unmute(self) -> None:
         self._media.voice.is_muted = False
         await self._tell_info("unmute")
+
+    async def press(self, digits: str) -> None:
+        """Send digits in signalling (XEP-0181)."""
+        for digit in digits:
+            await self._send("session-info", info=f"{{{DTMF}}}dtmf", info_attributes={"code": digit, "duration": "200"})
+
+    async def transfer(self, to: str) -> None:
+        """Ask the other side to call somebody else instead (XEP-0251)."""
+        await self._send("session-info", info=f"{{{TRANSFER}}}transfer", info_attributes={"to": to})
 
     async def add_video(self) -> None:
         """Offer video in the call; `is_showing` tells when the other side took it."""
@@ -260,8 +269,10 @@ class JingleCall:
     async def _on_info(self, root: Element) -> None:
         for child in root:
             namespace, _, name = child.tag[1:].partition("}")
-            if namespace == RTP_INFO:
+            if namespace in (RTP_INFO, TRANSFER):
                 self._note(f"< {name}")
+            elif namespace == DTMF and name == "dtmf":
+                self._note(f"< digit {child.get('code')}")
 
     async def _on_transport_info(self, root: Element) -> None:
         for content in contents_of(root):

@@ -34,6 +34,7 @@ class JingleClient(XmppClient):
         audio, video: codecs in its order; without video ones it is a device without camera and screen.
         setup: DTLS role of its answers.
         servers: STUN and TURN servers that it knows.
+        is_relayed: gathers nothing but addresses at TURN servers, as behind a strict firewall.
     """
 
     def __init__(
@@ -51,12 +52,15 @@ class JingleClient(XmppClient):
         video: Sequence[str] = (),
         setup: str = "active",
         servers: Sequence[RTCIceServer] = (),
+        is_relayed: bool = False,
     ) -> None:
         super().__init__(jid, password, host, port)
         self.proposes = proposes
         self.bundles = bundles
         certificate = RTCCertificate.generateCertificate()
-        self.abilities = Abilities(hertz, trickles, tuple(audio), tuple(video), setup, tuple(servers), certificate)
+        self.abilities = Abilities(
+            hertz, trickles, tuple(audio), tuple(video), setup, tuple(servers), is_relayed, certificate
+        )
         self.calls: dict[str, JingleCall] = {}
         self._ringing: asyncio.Queue[JingleCall] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,6 +114,11 @@ class JingleClient(XmppClient):
         """Return the next call that comes in, proposed or offered. Ringing and taking it is up to the play."""
         async with asyncio.timeout(seconds):
             return await self._ringing.get()
+
+    async def device_of(self, address: str) -> str:
+        """The full JID in the next presence of a contact that is available."""
+        presence = await self.presence(None, sender=address)
+        return presence.get("from", "")
 
     # --- stanzas ---
 

@@ -21,6 +21,7 @@ class Abilities:
     video: tuple[str, ...]
     setup: str
     servers: tuple[RTCIceServer, ...]
+    is_relayed: bool
     certificate: RTCCertificate
 
     def payloads(self, kind: str) -> tuple[Payload, ...]:
@@ -132,7 +133,12 @@ class CallContents:
 
     def _new_path(self) -> Path:
         abilities = self.abilities
-        return Path(abilities.certificate, abilities.servers, is_controlling=self.role == "initiator")
+        return Path(
+            abilities.certificate,
+            abilities.servers,
+            is_relayed=abilities.is_relayed,
+            is_controlling=self.role == "initiator",
+        )
 
     def _new_medium(self, kind: str, path: Path) -> Medium:
         return Medium(self.voice if kind == "audio" else Camera(), path, self.senses)

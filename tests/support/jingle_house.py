@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
 from isthmus.errors import LinkDownError, RequestTimeoutError
@@ -19,8 +20,9 @@ from isthmus.services.calls.jingle_registry import JingleRegistry
 from isthmus.services.calls.jingle_wire import JingleWire
 from isthmus.services.calls.leg import IncomingCall, Leg, LegEnded, LegEvent
 from isthmus.trace import Trace
-from tests.support.clock import FakeClock
-from tests.support.xmpp import settle, stanza
+from tests.support.clock import FakeClock, FakeTimer
+from tests.support.xmpp import settle as turns
+from tests.support.xmpp import stanza
 
 NS = "{jabber:component:accept}"
 JINGLE = "{urn:xmpp:jingle:1}"
@@ -117,39 +119,86 @@ def trickled(port: int = 50_000, *, mid: str = "audio", ufrag: str = "G4te") -> 
     )
 
 
+class PromptClock(FakeClock):
+    """Turns by hand, but what is due at once runs on the next turn of the event loop, as with a real clock."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> FakeTimer:
+        if seconds > 0:
+            return super().call_later(seconds, callback)
+        timer = FakeTimer(callback)
+        asyncio.get_running_loop().call_soon(lambda: timer.callback is not None and timer.callback())
+        return timer
+
+
+async def settle() -> None:
+    """Let everything arrive that is on its way, and what follows from it."""
+    await turns(60)
+
+
 class MemoryServer:
-    """Routes stanzas between gateways and devices, as Prosody would; answers for whoever is not there."""
+    """Routes stanzas between gateways and devices in order, as Prosody would; answers for whoever is not there.
+
+    Nothing arrives in the turn in which it was sent, so that stanzas can cross.
+    """
 
     def __init__(self) -> None:
         self.houses: dict[str, House] = {}
         self.devices: dict[str, Device] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def deliver(self, text: str) -> None:
         """Route a message or presence."""
-        element = stanza(text)
-        recipient = element.get("to", "")
-        bare, _, resource = recipient.partition("/")
-        domain = bare.rpartition("@")[2]
-        if domain in self.houses:
-            self.houses[domain].stanza_received(element)
+        self._later(self._arrive, stanza(text))
+
+    def ask(self, text: str) -> asyncio.Future[str]:
+        """Route an IQ get or set; the answer comes by the same way."""
+        answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._later(self._ask, stanza(text), answered)
+        return answered
+
+    def _later(self, work: Callable[..., None], *arguments: object) -> None:
+        asyncio.get_running_loop().call_soon(work, *arguments)
+
+    def _arrive(self, element: Element) -> None:
+        bare, _, resource = element.get("to", "").partition("/")
+        house = self.houses.get(bare.rpartition("@")[2])
+        if house is not None:
+            house.stanza_received(element)
             return
         for jid, device in self.devices.items():
-            if jid == recipient or (not resource and jid.partition("/")[0] == bare):
+            if jid == element.get("to") or (not resource and jid.partition("/")[0] == bare):
                 device.received.append(element)
 
-    async def ask(self, text: str) -> str:
-        """Route an IQ get or set and return its answer."""
-        element = stanza(text)
+    def _ask(self, element: Element, answered: asyncio.Future[str]) -> None:
         recipient = element.get("to", "")
-        domain = recipient.partition("/")[0].rpartition("@")[2]
-        if domain in self.houses:
-            answer = self.houses[domain].responder.answer(element)
-            assert answer is not None, "an IQ is always answered"
-            return answer if isinstance(answer, str) else await answer
-        device = self.devices.get(recipient)
-        if device is None:
-            return error_to(element, "service-unavailable")
-        return await device.asked(element)
+        house = self.houses.get(recipient.partition("/")[0].rpartition("@")[2])
+        if house is None:
+            device = self.devices.get(recipient)
+            if device is None:
+                self._answer(answered, error_to(element, "service-unavailable"))
+            else:
+                self._spawn(device.asked(element), answered)
+            return
+        answer = house.responder.answer(element)
+        assert answer is not None, "an IQ is always answered"
+        if isinstance(answer, str):
+            self._answer(answered, answer)
+        else:
+            self._spawn(answer, answered)
+
+    def _spawn(self, answering: Coroutine[Any, Any, str], answered: asyncio.Future[str]) -> None:
+        async def answer() -> None:
+            try:
+                self._answer(answered, await answering)
+            except RequestTimeoutError as error:
+                answered.set_exception(error)
+
+        task = asyncio.ensure_future(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _answer(self, answered: asyncio.Future[str], text: str) -> None:
+        self._later(lambda: None if answered.done() else answered.set_result(text))
 
 
 def error_to(iq: Element, condition: str, own: str = "") -> str:
@@ -184,7 +233,7 @@ class ServerLink:
         if not self.is_connected:
             raise LinkDownError("down")
         self.sent.append(stanza(iq))
-        asking = asyncio.ensure_future(self._server.ask(iq))
+        asking = self._server.ask(iq)
         self._open.add(asking)
         try:
             return stanza(await asking)

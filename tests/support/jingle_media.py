@@ -25,6 +25,7 @@ from aiortc import (
 )
 from aiortc.codecs import CODECS
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtcrtpparameters import (
     RTCRtcpFeedback,
     RTCRtpCodecParameters,
@@ -142,11 +143,20 @@ class Path:
 
     Args:
         servers: STUN and TURN servers.
+        is_relayed: gather nothing but addresses at TURN servers.
         is_controlling: the side that called.
     """
 
-    def __init__(self, certificate: RTCCertificate, servers: Sequence[RTCIceServer], *, is_controlling: bool) -> None:
-        self.gatherer = RTCIceGatherer(list(servers))
+    def __init__(
+        self,
+        certificate: RTCCertificate,
+        servers: Sequence[RTCIceServer],
+        *,
+        is_relayed: bool,
+        is_controlling: bool,
+    ) -> None:
+        policy = RTCIceTransportPolicy.RELAY if is_relayed else RTCIceTransportPolicy.ALL
+        self.gatherer = RTCIceGatherer(list(servers), policy)
         self.ice = RTCIceTransport(self.gatherer)
         self.ice._connection.ice_controlling = is_controlling
         self.dtls = RTCDtlsTransport(self.ice, [certificate])

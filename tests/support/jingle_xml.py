@@ -1,7 +1,7 @@
 """Jingle as XML, written and read for the test client alone: it must not share mistakes with what it tests.
 
 XEP-0166 (sessions), 0167 (RTP), 0176 (ICE), 0293 (feedback), 0320 (DTLS), 0338 (groups), 0339 (sources),
-0353 (proposals).
+0353 (proposals), 0181 (digits), 0251 (transfer).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ JINGLE = "urn:xmpp:jingle:1"
 ERRORS = "urn:xmpp:jingle:errors:1"
 RTP = "urn:xmpp:jingle:apps:rtp:1"
 RTP_INFO = "urn:xmpp:jingle:apps:rtp:info:1"
+DTMF = "urn:xmpp:jingle:dtmf:0"
+TRANSFER = "urn:xmpp:jingle:transfer:0"
 FEEDBACK = "urn:xmpp:jingle:apps:rtp:rtcp-fb:0"
 SOURCES = "urn:xmpp:jingle:apps:rtp:ssma:0"
 ICE = "urn:xmpp:jingle:transports:ice-udp:1"
@@ -21,7 +23,7 @@ DTLS = "urn:xmpp:jingle:apps:dtls:0"
 GROUPS = "urn:xmpp:jingle:apps:grouping:0"
 PROPOSALS = "urn:xmpp:jingle-message:0"
 
-FEATURES = (JINGLE, RTP, "urn:xmpp:jingle:apps:rtp:audio", RTP_INFO, FEEDBACK, SOURCES, ICE, DTLS, GROUPS)
+FEATURES = (JINGLE, RTP, "urn:xmpp:jingle:apps:rtp:audio", RTP_INFO, DTMF, FEEDBACK, SOURCES, ICE, DTLS, GROUPS)
 VIDEO_FEATURE = "urn:xmpp:jingle:apps:rtp:video"
 
 
@@ -85,6 +87,7 @@ def jingle(
     reason: str = "",
     text: str = "",
     info: str = "",
+    info_attributes: Mapping[str, str] | None = None,
     **roles: str,
 ) -> Element:
     """A `<jingle/>`.
@@ -92,7 +95,7 @@ def jingle(
     Args:
         bundled: names of the contents that share one transport.
         reason: condition of a session-terminate, content-reject or content-remove.
-        info: element of a session-info, `{namespace}name`.
+        info, info_attributes: element of a session-info, `{namespace}name`.
         roles: `initiator` and `responder`.
     """
     root = Element(f"{{{JINGLE}}}jingle", {"action": action, "sid": sid, **roles})
@@ -106,7 +109,7 @@ def jingle(
     if reason:
         _write_reason(root, reason, text)
     if info:
-        SubElement(root, info)
+        SubElement(root, info, dict(info_attributes or {}))
     return root
 
 

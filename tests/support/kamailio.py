@@ -41,7 +41,8 @@ _CONFIGURATION = """\
 #!KAMAILIO
 debug=2
 log_stderror=yes
-children=2
+# One process for UDP: baresip publishes "unknown" and "open" in one breath, and two would now and then swap them.
+children=1
 tcp_children=2
 auto_aliases=no
 listen=udp:{host}:{port}
@@ -141,6 +142,8 @@ class Kamailio:
         """Write its files, start it and wait until it listens."""
         self.folder.mkdir(parents=True)
         with sqlite3.connect(self.folder / "kamailio.db") as database:
+            # The file remembers it: without it a process cannot read while another one writes ("database is locked").
+            database.execute("PRAGMA journal_mode=WAL")
             for name in ("standard", "presence", "usrloc"):
                 database.executescript((_SCHEMAS / f"{name}-create.sql").read_text())
         database.close()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import random
+import secrets
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from aiortc import RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from numpy.typing import NDArray
+from pylibsrtp import Policy, Session
 
 from isthmus.sdp.session_description import SessionDescription
 from tests.support.jingle_media import Camera, Senses, Voice, use_addresses
@@ -84,8 +88,11 @@ class RtpPhone(asyncio.DatagramProtocol):
         for number in range(50_000):
             payload = encode_ulaw(tone(self.hertz, 0.02, 8_000, start=number * _PACKET))
             head = struct.pack("!BBHII", 0x80, 0, number & 0xFFFF, number * _PACKET, self.ssrc)
-            self._transport.sendto(head + payload, self._peer)
+            self._transport.sendto(self._sent(head + payload), self._peer)
             await asyncio.sleep(max(0.0, began + (number + 1) * 0.02 - loop.time()))
+
+    def _sent(self, packet: bytes) -> bytes:
+        return packet
 
     async def be_silent(self) -> None:
         """Send nothing more, as a phone whose battery is empty."""
@@ -110,6 +117,35 @@ class RtpPhone(asyncio.DatagramProtocol):
             self.ssrcs.add(struct.unpack_from("!I", data, 8)[0])
             if data[1] & 0x7F == 0:
                 self._heard = (self._heard + data[12:])[-80_000:]
+
+
+class SdesPhone(RtpPhone):
+    """The same with SRTP, and the keys in the description (RFC 4568)."""
+
+    def __init__(self, hertz: float) -> None:
+        super().__init__(hertz)
+        self._key = secrets.token_bytes(30)
+        self._outbound = Session(Policy(key=self._key, ssrc_type=Policy.SSRC_ANY_OUTBOUND))
+        self._inbound: Session | None = None
+
+    def describe(self, codecs: Sequence[int] = (), direction: str = "sendrecv") -> SessionDescription:
+        plain = super().describe(codecs, direction)
+        key = base64.b64encode(self._key).decode()
+        section = plain.media[0].with_attributes({"crypto": f"1 AES_CM_128_HMAC_SHA1_80 inline:{key}"})
+        return plain.with_media([replace(section, protocol="RTP/SAVP")])
+
+    def speak_to(self, sdp: SessionDescription) -> None:
+        chosen = next(value for value in sdp.media[0].values_of("crypto") if "AES_CM_128_HMAC_SHA1_80" in value)
+        key = base64.b64decode(chosen.partition("inline:")[2].partition("|")[0])
+        self._inbound = Session(Policy(key=key, ssrc_type=Policy.SSRC_ANY_INBOUND))
+        super().speak_to(sdp)
+
+    def _sent(self, packet: bytes) -> bytes:
+        return bytes(self._outbound.protect(packet))
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self._inbound is not None and data[1] & 0x7F not in range(72, 77):
+            super().datagram_received(bytes(self._inbound.unprotect(data)), addr)
 
 
 class Browser:

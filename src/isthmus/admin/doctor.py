@@ -34,6 +34,7 @@ class Examination:
         wall: Unix seconds, for certificate dates.
         links: whether each business domain's component stream is connected; None outside a running server.
         probe: round trips through the running server; None outside.
+        media: looks at relays and TURN; None: not looked at.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Examination:
         *,
         links: Callable[[], Mapping[str, bool]] | None = None,
         probe: EchoProbe | None = None,
+        media: Check | None = None,
     ) -> None:
         self._configuration = configuration
         self._lookup = lookup
         self._wall = wall
         self._links = links
         self._probe = probe
+        self._media = media
 
     async def examine(self) -> list[Finding]:
         """Run all checks, those without order side by side."""
@@ -61,6 +64,7 @@ class Examination:
             ("partner certificates", lambda: check_peer_certificates(self._configuration, self._wall())),
             ("ports", lambda: check_ports(self._configuration, is_live=is_live)),
             ("xmpp", lambda: check_xmpp(self._configuration, self._links)),
+            *([("media", self._media)] if self._media is not None else []),
         )
         groups = await asyncio.gather(*(_guarded(name, check) for name, check in checks))
         # Last, and after all others: it needs them to be right.

@@ -12,6 +12,7 @@ from isthmus.services.authentication import Authenticator
 from isthmus.services.calls.calls import Calls
 from isthmus.services.calls.consumer_devices import ConsumerDevices
 from isthmus.services.calls.consumer_legs import ConsumerLegs
+from isthmus.services.calls.echo_leg import EchoMedia, EchoRinger
 from isthmus.services.calls.jingle_door import JingleDoor
 from isthmus.services.calls.jingle_leg import JingleSurroundings
 from isthmus.services.calls.jingle_registry import JingleRegistry
@@ -71,6 +72,7 @@ class CallParts:
         messaging: Messaging,
         links: Mapping[str, XmppLink],
         relay: MediaRelay | None,
+        echo: EchoMedia,
     ) -> None:
         self._messaging = messaging
         self._records = CallRecords(store, clock, configuration.calls)
@@ -94,6 +96,7 @@ class CallParts:
         self.sip.messages_to(messaging.receive_request)
         ringer = SipRinger(self._dialogs, directory, directory.display_name)
         self.calls.ring_with(ringer, Realm.BUSINESS_HOSTED, Realm.BUSINESS_ROUTED)
+        self.calls.echo_with(EchoRinger(echo, clock))
         self.offered = OfferedCalls(configuration.calls, policing)
         wire = JingleWire(links)
         self._sessions = JingleRegistry(clock)

@@ -30,6 +30,7 @@ from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreEr
 from isthmus.metrics import Metrics
 from isthmus.model import Address, canonical_domain
 from isthmus.net.dns import DnsClient
+from isthmus.net.media_examination import MediaExamination
 from isthmus.net.media_plane import MediaPlane
 from isthmus.net.prosody_accounts import ProsodyAccounts
 from isthmus.net.prosody_process import ProsodyProcess
@@ -236,6 +237,7 @@ class Isthmus:
             messaging=self.messaging,
             links=self.links,
             relay=self.media.relays,
+            echo=self.media.echo,
         )
         self.user_agent_server.serve_calls(self.calls.sip)
 
@@ -305,6 +307,7 @@ class Isthmus:
                 self.clock.wall,
                 links=lambda: {name: link.is_connected for name, link in self.links.items()},
                 probe=RoundTrips(self.directory, self.store, self.bus, self.links, lambda: self.endpoint.bound),
+                media=MediaExamination(configuration, is_live=True).examine,
             ),
             status=self.status,
             more=self.calls.operations.functions,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import calls, consumers, contacts, diagnosis, domains, policies, server, users, welcome
+from isthmus.cli import calls, consumers, contacts, diagnosis, domains, policies, server, turn, users, welcome
 from isthmus.cli.output import Errors, Session
 
 DATA_VARIABLE = "ISTHMUS_DATA"
@@ -30,6 +30,7 @@ app.add_typer(policies.app, name="policy")
 server.register(app)
 welcome.register(app)
 diagnosis.register(app)
+turn.register(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from isthmus.bus.in_process import InProcessBus
 from isthmus.cli.configuration_file import load_configuration
 from isthmus.config import Configuration
 from isthmus.net.dns import DnsClient
+from isthmus.net.media_examination import MediaExamination
 from isthmus.net.prosody_accounts import ProsodyAccounts
 from isthmus.net.prosody_process import prosody_paths
 from isthmus.net.system_clock import SystemClock
@@ -77,6 +78,11 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
         clock,
         contact_import=ContactImport(contacts, directory, store, clock),
         is_live=False,
-        doctor=Examination(configuration, DnsClient(configuration.sip.dns_servers), clock.wall),
+        doctor=Examination(
+            configuration,
+            DnsClient(configuration.sip.dns_servers),
+            clock.wall,
+            media=MediaExamination(configuration, is_live=False).examine,
+        ),
         more=CallOperations(store, clock, None).functions,
     )

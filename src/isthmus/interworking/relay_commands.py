@@ -38,6 +38,11 @@ _FLAGS = ("trust address", "port latching")
 
 _PLAIN = {"ICE": "remove", "rtcp-mux": ["demux"]}
 _WEBRTC = {"transport protocol": "UDP/TLS/RTP/SAVPF", "ICE": "force", "SDES": ["off"]}
+_SDES = {
+    **_PLAIN,
+    "transport protocol": "RTP/SAVP",
+    "SDES": [f"no-{suite}" for suite in _UNWANTED_SUITES],
+}
 # RFC 5763 section 5: the answerer should be active. Measured with Chromium, too: with a passive relay the handshake did
 # not always finish. A relay that is told so still answers "passive" to an offer that says "active".
 _ACTIVE = {"DTLS": "active"}
@@ -47,15 +52,10 @@ _TOWARDS: dict[tuple[MediaForm, Step], Mapping[str, Any]] = {
     (MediaForm.WEBRTC, "answer"): {**_WEBRTC, **_ACTIVE, "rtcp-mux": ["require"]},
     (MediaForm.DTLS, "offer"): {**_PLAIN, "transport protocol": "UDP/TLS/RTP/SAVP", "SDES": ["off"]},
     (MediaForm.DTLS, "answer"): {**_PLAIN, **_ACTIVE, "transport protocol": "UDP/TLS/RTP/SAVP", "SDES": ["off"]},
-    **{
-        (MediaForm.SDES, step): {
-            **_PLAIN,
-            "transport protocol": "RTP/SAVP",
-            "DTLS": "off",
-            "SDES": [f"no-{suite}" for suite in _UNWANTED_SUITES],
-        }
-        for step in ("offer", "answer")
-    },
+    # With keys of both kinds: a phone that knows only the other one may answer RTP/SAVP with a fingerprint whatever was
+    # offered (baresip does), and there is one attempt less until the phone rings.
+    (MediaForm.SDES, "offer"): {**_SDES},
+    (MediaForm.SDES, "answer"): {**_SDES, "DTLS": "off"},
     **{
         (MediaForm.RTP, step): {**_PLAIN, "transport protocol": "RTP/AVP", "DTLS": "off", "SDES": ["off"]}
         for step in ("offer", "answer")

@@ -33,7 +33,7 @@ _PRIVATE = tuple(
         "198.51.100.0/24",
         "203.0.113.0/24",
         "240.0.0.0/4",
-        "::/127",
+        "::1/128",  # COMPAT: a range of coturn 4.6 that begins with :: is everything
         "::ffff:0:0/96",
         "64:ff9b::/96",
         "64:ff9b:1::/48",
@@ -55,13 +55,14 @@ def coturn_directory(config: Configuration) -> Path:
     return config.data_directory.resolve() / "coturn"
 
 
-def coturn_configuration(turn: TurnSettings, realm: str, directory: Path) -> str:
+def coturn_configuration(turn: TurnSettings, realm: str, directory: Path, *, relay: str = "") -> str:
     """Return coturn's configuration file (version 4.6).
 
     Args:
         turn: ours, with a secret.
         realm: of the credentials (RFC 8489 section 9.2).
         directory: absolute, where its files go.
+        relay: address of our own media relay, which people must reach even where it is a private one.
     """
     host = turn.host.strip("[]")
     lines = [
@@ -93,12 +94,12 @@ def coturn_configuration(turn: TurnSettings, realm: str, directory: Path) -> str
     ]
     if turn.external_address:
         lines.append(f"external-ip={turn.external_address.strip('[]')}/{host}")
-    allowed = [*turn.allowed_peers]
+    allowed = [*turn.allowed_peers, *([ip_network(relay.strip("[]"))] if relay else [])]
     if is_loopback(turn.host):
         # A trial on one machine: everybody, and the media relay, is there.
         lines += ["allow-loopback-peers", "cli-password=unused"]
-        allowed.append(ip_network(host) if host != "localhost" else ip_network("127.0.0.1"))
-    lines += [f"allowed-peer-ip={_range(network)}" for network in allowed]
+        allowed.append(ip_network(host))
+    lines += [f"allowed-peer-ip={_range(network)}" for network in dict.fromkeys(allowed)]
     lines += [f"denied-peer-ip={_range(network)}" for network in _PRIVATE]
     return "\n".join(lines) + "\n"
 
@@ -129,6 +130,7 @@ class CoturnProcess(CompanionProcess):
         random_fraction: Callable[[], float] = random.random,
     ) -> None:
         self._turn = config.turn
+        self._relay = config.media.host if config.media.embedded else ""
         self._realm = config.xmpp.consumer_domain
         self.directory = coturn_directory(config)
         files = CompanionFiles(
@@ -138,7 +140,7 @@ class CoturnProcess(CompanionProcess):
 
     def _prepare(self) -> bool:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = coturn_configuration(self._turn, self._realm, self.directory)
+        text = coturn_configuration(self._turn, self._realm, self.directory, relay=self._relay)
         return write_when_changed(self._files.configuration, text)
 
     def _arguments(self) -> list[str]:

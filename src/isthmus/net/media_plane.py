@@ -9,6 +9,7 @@ from isthmus.config import Configuration, parse_relay
 from isthmus.metrics import Metrics
 from isthmus.net.companion_process import CompanionProcess
 from isthmus.net.coturn_process import CoturnProcess
+from isthmus.net.rtp_echo import RtpEcho
 from isthmus.net.rtpengine import RtpengineRelays
 from isthmus.net.rtpengine_ng import NgAddress
 from isthmus.net.rtpengine_process import RtpengineProcess
@@ -41,6 +42,7 @@ class MediaPlane:
             silence_seconds=media.silence_seconds,
             shows_bodies=configuration.log.bodies,
         )
+        self.echo = RtpEcho()
         if self.rtpengine is not None:
             # Its calls are gone: their owners need not wait for the next beat.
             self.rtpengine.on_started = self.relays.look_now
@@ -68,6 +70,7 @@ class MediaPlane:
 
     async def stop(self) -> None:
         """End what calls are left, and the processes."""
+        self.echo.close()
         await self.relays.stop()
         await asyncio.gather(*(process.stop() for process in self._companions))
 

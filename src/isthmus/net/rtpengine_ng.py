@@ -212,10 +212,10 @@ class NgClient(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         """Nobody listens there (ICMP): waiting longer would not help."""
         self._give_up(self._conversation.abandon(), getattr(exc, "strerror", None) or str(exc))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the socket; the next command opens another one."""
-        self._give_up(self._conversation.abandon(), "the connection was lost")
+        # libuv may not look at a socket again that had an error: the next command gets a new one.
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
     # --- time ---
 

@@ -41,7 +41,7 @@ def rtpengine_configuration(media: MediaSettings, directory: Path) -> str:
         "log-stderr = true",
         "log-level = 4",
         f"pidfile = {directory / 'rtpengine.pid'}",
-        "# The kernel module is for machines of the telephone company; user space carries hundreds of calls.",
+        "# In user space: no kernel module is needed, and hundreds of calls are carried.",
         "table = -1",
         f"interface = {media.host.strip('[]')}{advertised}",
         f"listen-ng = {CONTROL_HOST}:{media.control_port}",
@@ -80,11 +80,16 @@ class RtpengineProcess(CompanionProcess):
     ) -> None:
         self._media = config.media
         self.directory = rtpengine_directory(config)
-        self.address = NgAddress(CONTROL_HOST, config.media.control_port)
+        self.address = self.address_of(config)
         files = CompanionFiles(
             self.directory / "rtpengine.conf", self.directory / "rtpengine.pid", self.directory / "output.log"
         )
         super().__init__(files, trace=trace, executable=executable, is_essential=False, random_fraction=random_fraction)
+
+    @staticmethod
+    def address_of(config: Configuration) -> NgAddress:
+        """Return where the embedded relay of this configuration takes commands."""
+        return NgAddress(CONTROL_HOST, config.media.control_port)
 
     def _prepare(self) -> bool:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

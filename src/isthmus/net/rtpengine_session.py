@@ -73,6 +73,8 @@ class RtpengineSession:
         self._offers: dict[str, SessionDescription] = {}  # what each end offered last
         self._shown: dict[str, SessionDescription] = {}  # what each end got last
         self._talking: frozenset[str] = frozenset()  # the ends of the last answered offer
+        self._ends: set[str] = set()  # all that the relay knows
+        self._leaving: set[str] = set()  # those of them that are to be taken out
         self._heard: dict[str, tuple[int, float]] = {}  # packets of each end, and since when it is that many
         self._last_quality: tuple[MediaQuality, ...] = ()
 
@@ -93,6 +95,7 @@ class RtpengineSession:
             command = self._command("offer", sdp, offerer=by, answerer=to, form=form)
             reply = await self._ask(command) if self._is_begun else await self._begin(command)
             self._offers[by] = sdp
+            await self._now_knows(by, to)
             return self._shown_to(to, from_relay(_description(reply), target=form))
 
     async def answer(self, sdp: SessionDescription, *, by: str, to: str, form: MediaForm) -> SessionDescription:
@@ -101,6 +104,7 @@ class RtpengineSession:
             reply = await self._ask(self._command("answer", sdp, offerer=to, answerer=by, form=form))
             self._talking = frozenset((by, to))
             self._heard.clear()
+            await self._now_knows(by, to)
             return self._shown_to(to, from_relay(_description(reply), target=form, offered=self._offers.get(to)))
 
     async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
@@ -165,10 +169,29 @@ class RtpengineSession:
             self._talking -= {party}
             self._offers.pop(party, None)
             self._shown.pop(party, None)
+            if party in self._ends:
+                self._leaving.add(party)
+            await self._take_out()
+
+    async def _now_knows(self, *parties: str) -> None:
+        self._ends.update(parties)
+        self._leaving.difference_update(parties)
+        await self._take_out()
+
+    async def _take_out(self) -> None:
+        """The relay ends the whole call with the last pair of ends, and with it keys and ports that somebody was told.
+
+        Whoever leaves one alone stays until another one comes.
+        """
+        if len(self._ends - self._leaving) < 2:
+            return
+        for party in sorted(self._leaving):
             try:
                 await self._ask(relay_commands.deletion(self.call_id, party))
             except RelayError as error:
                 self._tell(f"{party} could not be taken out: {error}")
+        self._ends -= self._leaving
+        self._leaving.clear()
 
     async def delete(self) -> tuple[MediaQuality, ...]:
         """End it and return the last counters (`ports.RelaySession.delete`)."""

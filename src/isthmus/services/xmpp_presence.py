@@ -201,7 +201,12 @@ class XmppPresence:
             self._remote.device_changed(watcher, presentity, device_from_stanza(stanza, self._clock.wall()))
 
     def _unavailable(self, presentity: Address, resource: str, watcher: Address, stanza: Element) -> None:
-        is_contact = self._contacts.state(watcher, presentity) is not None
+        state = self._contacts.state(watcher, presentity)
+        is_contact = state is not None
+        if state is _PENDING and not resource:
+            # How a server acknowledges our request (RFC 6121 section 3.1.3, "unavailable" of Prosody): it says nothing
+            # of whether anybody is there.
+            return
         if resource and is_contact:
             self._remote.device_changed(watcher, presentity, device_from_stanza(stanza, self._clock.wall()))
         elif is_contact:

@@ -14,7 +14,6 @@ from isthmus.services.calls.leg import (
     LegSignalled,
     LegTransferRequested,
 )
-from tests.support.clock import FakeClock
 from tests.support.jingle_house import (
     ANA,
     ANA_JID,
@@ -24,15 +23,16 @@ from tests.support.jingle_house import (
     Device,
     House,
     MemoryServer,
+    PromptClock,
     candidate,
     content,
     reason_of,
     sdp,
+    settle,
     transport,
     trickled,
     video,
 )
-from tests.support.xmpp import settle
 
 
 class Play:
@@ -40,7 +40,7 @@ class Play:
 
     def __init__(self) -> None:
         self.server = MemoryServer()
-        self.clock = FakeClock()
+        self.clock = PromptClock()
         self.house = House(self.server, self.clock)
         self.ben = Device(self.server)
 

@@ -11,7 +11,6 @@ from isthmus.services.calls.consumer_devices import ConsumerDevices
 from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
 from isthmus.services.calls.jingle_leg import JingleSurroundings
 from isthmus.services.calls.jingle_proposal_leg import JingleProposalLeg
-from isthmus.services.calls.leg import LegSink
 
 
 class ConsumerLegs:
@@ -37,7 +36,7 @@ class ConsumerLegs:
         self._sees = sees
         self._capabilities = capabilities
 
-    async def legs_to(self, callee: Address, caller: Address, sink: LegSink) -> list[JingleCalleeLeg]:
+    async def legs_to(self, callee: Address, caller: Address) -> list[JingleCalleeLeg]:
         """Return the legs that ring all devices of a consumer, to be invited with the same offer.
 
         Takes a moment when devices must be asked what they can do, and at most some seconds.
@@ -45,7 +44,6 @@ class ConsumerLegs:
         Args:
             callee: the consumer.
             caller: one of our people.
-            sink: takes the events of all legs.
 
         Returns:
             An empty list when devices are online and none of them takes calls, or too many calls to this person are
@@ -56,11 +54,7 @@ class ConsumerLegs:
         legs: list[JingleCalleeLeg] = []
         if plan.proposes and self._around.registry.has_room(callee):
             shown = "" if self._sees(callee, caller) else self._capabilities(caller)
-            legs.append(
-                JingleProposalLeg(
-                    self._around, ours=caller, our_jid=our_jid, party=callee, sink=sink, capabilities=shown
-                )
-            )
+            legs.append(JingleProposalLeg(self._around, ours=caller, our_jid=our_jid, party=callee, capabilities=shown))
         for resource in plan.resources:
             if self._around.registry.has_room(callee):
                 legs.append(
@@ -71,7 +65,6 @@ class ConsumerLegs:
                         party=callee,
                         peer_jid=address_to_jid(callee, resource),
                         device=resource,
-                        sink=sink,
                     )
                 )
         return legs

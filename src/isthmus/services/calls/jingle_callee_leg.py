@@ -8,7 +8,7 @@ from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_leg import JingleLeg, JingleSurroundings, local_failure
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wire import IqOutcome
-from isthmus.services.calls.leg import LegAccepted, LegRinging, LegSink
+from isthmus.services.calls.leg import LegAccepted, LegRinging
 from isthmus.xmpp.jingle import Jingle
 
 # More trickled candidates than this before a device is found are an error of the caller's client.
@@ -25,7 +25,6 @@ class JingleCalleeLeg(JingleLeg):
         party: the consumer.
         peer_jid: full JID of the device; "" when it is not known yet.
         device: its resource.
-        sink: takes the events.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class JingleCalleeLeg(JingleLeg):
         party: Address,
         peer_jid: str,
         device: str,
-        sink: LegSink,
     ) -> None:
         super().__init__(around, ours=ours, our_jid=our_jid, party=party, sid=around.wire.new_id(), is_initiator=True)
         self.state = SessionState.INITIATED
@@ -48,7 +46,6 @@ class JingleCalleeLeg(JingleLeg):
         self._has_rung = False
         self._received["session-accept"] = self._accepted
         self._received["content-remove"] = self._content_removed
-        self.attach(sink)
 
     # --- towards the callee ---
 

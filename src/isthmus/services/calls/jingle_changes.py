@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from isthmus.interworking.call_endings import ending_from_jingle
@@ -12,7 +13,7 @@ from isthmus.interworking.jingle_sdp import jingle_to_sdp, sdp_to_jingle
 from isthmus.model import EndCause, Ending
 from isthmus.sdp.offer_answer import mirrored, rejecting
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.sdp.trickle import candidates_fragment
+from isthmus.sdp.trickle import candidates_fragment, is_ice_restart
 from isthmus.services.calls.jingle_media import JingleMedia, say_reason
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.xmpp.jingle import Jingle
@@ -21,45 +22,93 @@ HOLD = "hold"
 RESTART = "restart"
 
 
+# What may be lost to the peer's own change goes before what cannot, so that little has to stay as it was told.
+_ORDER = (
+    *("content-remove", "content-add", "transport-replace", "transport-info"),
+    *("content-modify", "description-info"),
+)
+
+
 @dataclass(slots=True)
 class OurChange:
-    """An offer of ours as actions that were sent.
+    """An offer of ours, told action by action: one that is refused leaves the media as those before it made them.
 
     Attributes:
         offer: the whole description that the peer is brought to.
-        actions: what was sent.
-        unanswered: IQs without an answer.
-        adds: contents that wait for content-accept or content-reject.
+        told: what the peer was brought to so far.
+        pending: actions to be sent, in order.
+        actions: names of all of them.
+        current: the action that was sent; None before the first.
+        is_unanswered: its IQ has no answer.
+        added: contents that are new.
+        adds: those of them that wait for content-accept or content-reject.
         transports: contents that wait for transport-accept or transport-reject.
         is_restarting: ICE restarts, and the peer has not said its new credentials.
         accepted: all that was accepted.
         refusal: why it is not to be.
         has_lost_tie: the peer's own change goes first.
+        late: transport-infos about contents that are new.
     """
 
     offer: SessionDescription
-    actions: frozenset[str]
-    unanswered: int
+    told: SessionDescription
+    pending: deque[Jingle]
+    actions: frozenset[str] = frozenset()
+    current: Jingle | None = None
+    is_unanswered: bool = False
+    added: set[str] = field(default_factory=set)
     adds: set[str] = field(default_factory=set)
     transports: set[str] = field(default_factory=set)
     is_restarting: bool = False
     accepted: Jingle | None = None
     refusal: Ending | None = None
     has_lost_tie: bool = False
+    late: list[Jingle] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, offer: SessionDescription, local: SessionDescription, actions: Iterable[Jingle]) -> OurChange:
+        """Return the change that brings the peer from `local` to `offer`."""
+        ordered = sorted(actions, key=lambda jingle: _ORDER.index(jingle["action"]))
+        return cls(offer, local, deque(ordered), frozenset(jingle["action"] for jingle in ordered))
 
     @property
-    def is_done(self) -> bool:
-        """True when nothing more is to come."""
-        is_settled = self.refusal is not None or self.has_lost_tie
-        return not self.unanswered and (is_settled or not (self.adds or self.transports or self.is_restarting))
+    def is_stopped(self) -> bool:
+        """True when the rest is not to be."""
+        return self.refusal is not None or self.has_lost_tie
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while the current action is not settled."""
+        needs_more = self.adds or self.transports or self.is_restarting
+        return self.is_unanswered or (not self.is_stopped and bool(needs_more))
+
+    def send_next(self, *, is_initiator: bool) -> Jingle:
+        """Return the next action, which is waited for from now on. Raises SdpError."""
+        jingle = self.current = self.pending.popleft()
+        self.is_unanswered = True
+        if jingle["action"] == "content-add":
+            self.adds = names_in(jingle)
+            self.added |= self.adds
+        elif jingle["action"] == "transport-replace":
+            self.transports = names_in(jingle)
+        elif jingle["action"] == "transport-info":
+            after = jingle_to_sdp(jingle, is_from_initiator=is_initiator, base=self.told)
+            self.is_restarting = is_ice_restart(after, self.told)
+        return jingle
+
+    def settle(self, *, is_initiator: bool) -> None:
+        """The current action has been taken. Raises SdpError."""
+        if self.current is not None and not self.is_stopped:
+            self.told = jingle_to_sdp(self.current, is_from_initiator=is_initiator, base=self.told)
+            self.current = None
 
     def answered(self, outcome: IqOutcome) -> None:
-        """One IQ was answered."""
-        self.unanswered -= 1
+        """The IQ of the current action was answered."""
+        self.is_unanswered = False
         if outcome.is_tie_break:
             self.has_lost_tie = True
         elif not outcome.is_result:
-            self.refusal = self.refusal or outcome.ending
+            self.refusal = outcome.ending
 
     def take(self, jingle: Jingle) -> bool:
         """Take content-accept, content-reject, transport-accept or transport-reject; False when none is waited for."""
@@ -119,12 +168,17 @@ def replies(media: JingleMedia, change: PeerChange, answer: SessionDescription) 
         pairs = zip(names, answer.media, strict=False)
         live = {name for name, section in pairs if name in about and not section.is_rejected}
         found = [_said(media, answer, "content-accept", live, offer)] if live else []
-        return [*found, rejection(media, offer, about - live)] if about - live else found
-    if change.kind == "transport-replace":
-        return [_said(media, answer, "transport-accept", about, offer)]
-    if change.kind == RESTART:
-        return _restart_answer(media, answer, names)
-    return _narrowing(media, change, offer, answer) if change.kind == "content-modify" else []
+        found += [rejection(media, offer, about - live)] if about - live else []
+    elif change.kind == "transport-replace":
+        found = [_said(media, answer, "transport-accept", about, offer)]
+    elif change.kind == RESTART:
+        found = _restart_answer(media, answer, names)
+    else:
+        found = []
+    if change.kind == HOLD:
+        return found  # `senders` stays as it was
+    less = _directions_to_tell(media, change, offer, answer)
+    return [*found, _said(media, answer, "content-modify", less, offer)] if less else found
 
 
 def _restart_answer(media: JingleMedia, answer: SessionDescription, names: tuple[str, ...]) -> list[Jingle]:
@@ -143,18 +197,25 @@ def _restart_answer(media: JingleMedia, answer: SessionDescription, names: tuple
     return difference(media.both[0], answer, is_from_initiator=media.is_initiator, creators=media.creators)
 
 
-def _narrowing(
+def _directions_to_tell(
     media: JingleMedia, change: PeerChange, offer: SessionDescription, answer: SessionDescription
-) -> list[Jingle]:
-    """`senders` holds for both: where we answer with less than the peer said, it is told."""
-    assert change.jingle is not None, "a content-modify is an action"
-    said = jingle_to_sdp(change.jingle, is_from_initiator=not media.is_initiator, base=offer)
-    less = {
+) -> set[str]:
+    """Return the contents that our answer lets flow otherwise than the peer believes: `senders` holds for both."""
+    local, remote = media.both
+    assert change.jingle is not None, "a hold by information is not about `senders`"
+    believed = dict(zip(content_names(remote), (mirrored(s) for s in map(local.direction, local.media)), strict=False))
+    if change.kind == "content-modify":
+        said = jingle_to_sdp(change.jingle, is_from_initiator=not media.is_initiator, base=remote)
+        flows = dict(zip(content_names(said), map(said.direction, said.media), strict=True))
+        believed.update({name: flows[name] for name in change.about if name in flows})
+    elif change.kind == "content-add":
+        for name in change.about:
+            believed.pop(name, None)
+    return {
         name
-        for name, theirs, ours in zip(content_names(offer), said.media, answer.media, strict=False)
-        if name in change.about and not ours.is_rejected and mirrored(said.direction(theirs)) != answer.direction(ours)
+        for name, section in zip(content_names(offer), answer.media, strict=False)
+        if not section.is_rejected and name in believed and mirrored(answer.direction(section)) != believed[name]
     }
-    return [_said(media, answer, "content-modify", less, offer)] if less else []
 
 
 def refusal(media: JingleMedia, change: PeerChange, reason: str, text: str) -> Jingle | None:

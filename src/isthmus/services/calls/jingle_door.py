@@ -10,6 +10,7 @@ from isthmus.interworking.addresses import SYNTHETIC_RESOURCE, address_from_jid,
 from isthmus.interworking.failures import failure_from_stanza_error
 from isthmus.interworking.jingle_message import (
     JingleMessage,
+    Proceed,
     Propose,
     Reject,
     jingle_message_from_stanza,
@@ -34,6 +35,7 @@ from isthmus.services.calls.jingle_refusals import (
 )
 from isthmus.services.calls.jingle_registry import ProposalName, SessionName
 from isthmus.services.calls.jingle_states import ProposalState, SessionState
+from isthmus.services.calls.jingle_wire import returned_id
 from isthmus.services.calls.leg import CallSink, IncomingCall
 from isthmus.xmpp.jingle import ACTIONS, Jingle, jingle_of
 from isthmus.xmpp.stanza import child
@@ -129,7 +131,7 @@ class JingleDoor:
     def take_message(self, link: XmppLink, stanza: Element) -> bool:
         """Take a message about a proposal (XEP-0353); False when it is about something else."""
         try:
-            message = jingle_message_from_stanza(stanza)
+            message = jingle_message_from_stanza(stanza) or _returned(stanza)
             if message is None:
                 return False
             theirs, device = address_from_jid(stanza.get("from", ""))
@@ -147,7 +149,9 @@ class JingleDoor:
         known = self._around.registry.proposal(name)
         is_error = stanza.get("type") == "error"
         if known is not None:
-            failure = failure_from_stanza_error(child(stanza, "error"), is_call=True) if is_error else None
+            # As of one device: a server that forbids the call does not speak for the person, who would have declined.
+            error = child(stanza, "error")
+            failure = failure_from_stanza_error(error, is_full_jid=True, is_call=True) if is_error else None
             known.take(message, stanza.get("from", ""), device, failure)
         elif isinstance(message, Propose) and not is_error and device:
             self._proposed(message, name, stanza.get("from", ""))
@@ -196,6 +200,15 @@ class JingleDoor:
         self._around.wire.link_up(link.domain)
         for leg in self._around.registry.all_of(link.domain):
             leg.verify()
+
+
+def _returned(stanza: Element) -> JingleMessage | None:
+    """Return the message that came back as an error; servers leave its content out."""
+    sid = stanza.get("id", "").partition("-")[2]
+    if stanza.get("type") != "error" or not 0 < len(sid) <= MAXIMUM_SID:
+        return None
+    messages: tuple[JingleMessage, ...] = (Propose(sid, ()), Proceed(sid))
+    return next((message for message in messages if stanza.get("id") == returned_id(message)), None)
 
 
 def _usable_offer(leg: JingleCallerLeg, jingle: Jingle) -> SessionDescription | None:

@@ -6,8 +6,6 @@ in a call are `JingleNegotiation`'s affair. What arrives is sorted by the table 
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +24,6 @@ from isthmus.services.calls.jingle_registry import JingleRegistry, SessionName
 from isthmus.services.calls.jingle_states import SessionState, Verdict, verdict_on
 from isthmus.services.calls.jingle_wire import Answered, IqOutcome, JingleWire
 from isthmus.services.calls.leg import (
-    LegCandidates,
     LegDigit,
     LegEnded,
     LegEvent,
@@ -35,6 +32,7 @@ from isthmus.services.calls.leg import (
     LegSink,
     LegTransferRequested,
 )
+from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.trace import Trace
 from isthmus.xmpp.jingle import Jingle
 
@@ -93,9 +91,8 @@ class JingleLeg:
         self.around = around
         self.media = JingleMedia(is_initiator=is_initiator)
         self._negotiation = JingleNegotiation(self)
-        self._sink: LegSink | None = None
-        self._events: deque[LegEvent] = deque()
-        self._is_telling = False
+        self._outbox = Outbox(around.clock)
+        self._outbox.leg = self
         self._has_session = False
         self._ping_timer: TimerHandle | None = None
         self._answers_pings = False
@@ -103,7 +100,7 @@ class JingleLeg:
         self._received: dict[str, Callable[[Jingle], IqRefusal | None]] = {
             "session-info": self._information,
             "session-terminate": self._terminated,
-            "transport-info": self._transport_information,
+            "transport-info": self._negotiation.receive_transport,
             **dict.fromkeys(ANSWERS, self._negotiation.receive_answer),
             **dict.fromkeys(CHANGES, self._negotiation.receive_change),
         }
@@ -121,9 +118,12 @@ class JingleLeg:
     # --- events ---
 
     def attach(self, sink: LegSink) -> None:
-        """Send events here; what has happened meanwhile follows."""
-        self._sink = sink
-        self._tell_soon()
+        """Send events here; what has happened meanwhile follows at once."""
+        self._outbox.attach(sink)
+
+    def tell(self, event: LegEvent) -> None:
+        """Tell the call, in a later turn: what came is acknowledged first."""
+        self._outbox.tell_later(event)
 
     def to_record(self) -> Mapping[str, Any] | None:
         """Return what the next run needs to end this session."""
@@ -135,22 +135,6 @@ class JingleLeg:
             "peer_jid": self.peer_jid,
             "sid": self.sid,
         }
-
-    def tell(self, event: LegEvent) -> None:
-        """Tell the call, in order and never from within one of its own calls to this leg."""
-        self._events.append(event)
-        self._tell_soon()
-
-    def _tell_soon(self) -> None:
-        if self._events and self._sink is not None and not self._is_telling:
-            self._is_telling = True
-            asyncio.get_running_loop().call_soon(self._tell_all)
-
-    def _tell_all(self) -> None:
-        self._is_telling = False
-        assert self._sink is not None, "nobody is told before `attach`"
-        while self._events:
-            self._sink(self, self._events.popleft())
 
     # --- what the peer sends ---
 
@@ -198,7 +182,7 @@ class JingleLeg:
 
     def _information_in_call(self, information: Information) -> None:
         held = _HOLDS.get(information.kind)
-        if held is not None and self._negotiation.peer_holds(is_held=held):
+        if held is not None and (self._negotiation.peer_holds(is_held=held) or information.kind != "active"):
             return
         if information.kind == DIGIT:
             self.tell(LegDigit(information.digit, information.milliseconds))
@@ -210,14 +194,6 @@ class JingleLeg:
     def _transfer_progressed(self, status: int, _ending: Ending | None) -> None:
         # XEP-0251 has no progress; the session ends with success when the transfer did.
         self.note(f"transfer: {status}")
-
-    def _transport_information(self, jingle: Jingle) -> IqRefusal | None:
-        if self._negotiation.take_restart(jingle):
-            return None
-        fragment = self.media.candidates_received(jingle)
-        if fragment is not None:
-            self.tell(LegCandidates(fragment))
-        return None
 
     def peer_rings(self) -> None:
         """The peer's device alerts somebody; of interest towards a callee only."""

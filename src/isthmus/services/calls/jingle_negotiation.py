@@ -17,6 +17,7 @@ from isthmus.interworking.jingle_difference import difference
 from isthmus.interworking.jingle_sdp import jingle_to_answer, jingle_to_sdp
 from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import IqRefusal, TimerHandle
+from isthmus.sdp.offer_answer import rejecting
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.sdp.trickle import is_ice_restart
 from isthmus.services.calls.jingle_changes import (
@@ -33,7 +34,7 @@ from isthmus.services.calls.jingle_refusals import OUT_OF_ORDER, TIE_BREAK
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.services.calls.jingle_wishes import Wishes, answered_by
-from isthmus.services.calls.leg import LegAnswered, LegOffered, LegOfferRefused
+from isthmus.services.calls.leg import LegAnswered, LegCandidates, LegOffered, LegOfferRefused
 from isthmus.xmpp.jingle import Jingle
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ if TYPE_CHECKING:
 
 # A person may have to be asked whether the camera goes on; the other side's re-INVITE cannot wait for ever.
 ANSWER_SECONDS = 60.0
+# An action that crossed ours and goes first is on its way; longer than this no two servers hold it back.
+YIELD_SECONDS = 2.0
 # Changes of the peer that wait for the call; a person does not press buttons faster than this.
 MAXIMUM_WAITING = 16
 
 ANSWERS = ("content-accept", "content-reject", "transport-accept", "transport-reject")
 CHANGES = ("content-add", "content-modify", "content-remove", "transport-replace")
+
+# What the peer waits with until our side has said something.
+_NEED_ANSWERS = ("content-add", "transport-replace")
 
 _GLARE = Ending(EndCause.FAILED, "Both sides changed the media at the same time.", Origin.PEER, status=491)
 
@@ -62,10 +68,12 @@ class JingleNegotiation:
         self._theirs: deque[PeerChange] = deque()
         self._offered: PeerChange | None = None
         self._timer: TimerHandle | None = None
+        self._yielding: TimerHandle | None = None
 
     def close(self) -> None:
         """The leg is over."""
         self._finish_ours()
+        self._stop_yielding()
         self._offered = self._next_offer = None
         self._theirs.clear()
 
@@ -74,7 +82,7 @@ class JingleNegotiation:
         while self._ours is None and self._offered is None and self._leg.state is SessionState.ACTIVE:
             if self._theirs:
                 self._offer_theirs(self._theirs.popleft())
-            elif self._next_offer is not None:
+            elif self._next_offer is not None and self._yielding is None:
                 offer, self._next_offer = self._next_offer, None
                 self._start(offer)
             else:
@@ -90,6 +98,10 @@ class JingleNegotiation:
 
     def _start(self, offer: SessionDescription) -> None:
         local, remote = self._media.both
+        if len(offer.media) < len(local.media):
+            # Made before the peer added media: it speaks of a session that is no more (RFC 3264 section 8).
+            self._leg.tell(LegOfferRefused(_GLARE))
+            return
         self._wishes.learn(self._media.names, local, remote)
         names = content_names(offer)
         self._wishes.ours_offered(names, offer)
@@ -101,56 +113,85 @@ class JingleNegotiation:
         except SdpError as error:
             self._leg.tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, str(error), Origin.LOCAL)))
             return
-        change = OurChange(offer, frozenset(jingle["action"] for jingle in jingles), len(jingles))
-        change.is_restarting = "transport-info" in change.actions and is_ice_restart(offer, local)
-        self._ours = change
-        for jingle in jingles:
-            if jingle["action"] == "content-add":
-                change.adds |= names_in(jingle)
-                own = "initiator" if self._media.is_initiator else "responder"
-                self._media.creators.update(dict.fromkeys(names_in(jingle), own))
-            elif jingle["action"] == "transport-replace":
-                change.transports |= names_in(jingle)
-            self._leg.request(jingle, partial(self._change_answered, change))
+        self._ours = change = OurChange.of(offer, local, jingles)
         self._timer = self._leg.around.clock.call_later(ANSWER_SECONDS, partial(self._too_late, change))
-        self._look_whether_done(change)
+        self._proceed(change)
+
+    def _proceed(self, change: OurChange) -> None:
+        """Send the next action when the last one is settled; finish after the last one, or the first that failed."""
+        if change is not self._ours or change.is_waiting:
+            return
+        try:
+            change.settle(is_initiator=self._media.is_initiator)
+            if change.pending and not change.is_stopped:
+                self._send(change, change.send_next(is_initiator=self._media.is_initiator))
+                return
+        except SdpError as error:
+            change.refusal = Ending(EndCause.MEDIA_MISMATCH, str(error), Origin.FORMAT)
+        self._finish_ours()
+        self._conclude(change)
+        self._go_on()
+
+    def _send(self, change: OurChange, jingle: Jingle) -> None:
+        if jingle["action"] == "content-add":
+            own = "initiator" if self._media.is_initiator else "responder"
+            self._media.creators.update(dict.fromkeys(names_in(jingle), own))
+        self._leg.request(jingle, partial(self._change_answered, change))
+        crossed = next((theirs for theirs in self._theirs if theirs.kind == RESTART), None)
+        if change.is_restarting and crossed is not None and crossed.jingle is not None:
+            # Two restarts are each other's answer.
+            self._theirs.remove(crossed)
+            self._media.remote = self._after(crossed.jingle)
+            change.is_restarting = False
 
     def _change_answered(self, change: OurChange, outcome: IqOutcome) -> None:
         change.answered(outcome)
-        self._look_whether_done(change)
+        self._proceed(change)
 
-    def _look_whether_done(self, change: OurChange) -> None:
-        if change is not self._ours or not change.is_done:
-            return
-        self._finish_ours()
-        if change.has_lost_tie:
-            self._retry(change)
-        elif change.refusal is not None:
-            self._leg.tell(LegOfferRefused(change.refusal))
-        else:
-            self._take_answer(change)
-        self._go_on()
-
-    def _take_answer(self, change: OurChange) -> None:
+    def _conclude(self, change: OurChange) -> None:
         try:
-            answer = jingle_to_answer(
-                change.accepted,
-                offer=change.offer,
-                is_from_initiator=not self._media.is_initiator,
-                previous=self._media.remote,
-            )
+            answer = self._answer_to(change)
         except SdpError as error:
             self._leg.tell(LegOfferRefused(Ending(EndCause.MEDIA_MISMATCH, str(error), Origin.FORMAT)))
             return
-        self._media.local, self._media.remote = change.offer, answer
-        self._leg.tell(LegAnswered(answer))
+        if change.has_lost_tie and "content-add" in change.actions:
+            self._leg.tell(LegOfferRefused(_GLARE))  # with the peer's media there are more than it speaks of
+        elif change.has_lost_tie:
+            # Again when the peer's change, which may still be on its way, is done: `senders` is one word for both.
+            self._next_offer = self._next_offer or change.offer
+            if not self._theirs:
+                self._yielding = self._leg.around.clock.call_later(YIELD_SECONDS, self._yielded)
+        elif change.refusal is not None:
+            self._leg.tell(LegOfferRefused(change.refusal))
+        else:
+            self._leg.tell(LegAnswered(answer))
 
-    def _retry(self, change: OurChange) -> None:
-        """Our change waits until the peer's is done; one that added media does not fit any more then."""
-        if "content-add" in change.actions:
-            self._leg.tell(LegOfferRefused(_GLARE))
-        elif self._next_offer is None:
-            self._next_offer = change.offer
+    def _yielded(self) -> None:
+        self._yielding = None
+        self._go_on()
+
+    def _stop_yielding(self) -> None:
+        if self._yielding is not None:
+            self._yielding.cancel()
+            self._yielding = None
+
+    def _answer_to(self, change: OurChange) -> SessionDescription:
+        """Note what both sides have come to, and return the peer's part of it. Raises SdpError."""
+        said = change.told if change.is_stopped else change.offer
+        answer = jingle_to_answer(
+            change.accepted,
+            offer=said,
+            is_from_initiator=not self._media.is_initiator,
+            previous=self._media.remote,
+        )
+        for late in change.late:
+            answer = jingle_to_sdp(late, is_from_initiator=not self._media.is_initiator, base=answer)
+        sections = [
+            rejecting(ours) if theirs.is_rejected else ours
+            for ours, theirs in zip(said.media, answer.media, strict=True)
+        ]
+        self._media.local, self._media.remote = said.with_media(sections), answer
+        return answer
 
     def _too_late(self, change: OurChange) -> None:
         if change is not self._ours:
@@ -178,34 +219,43 @@ class JingleNegotiation:
             self._media.remote = self._after(jingle)
         if not change.take(jingle):
             return OUT_OF_ORDER
-        self._look_whether_done(change)
+        self._proceed(change)
         return None
 
     def receive_change(self, jingle: Jingle) -> IqRefusal | None:
         """Take one of CHANGES; None acknowledges it."""
-        ours = self._ours
-        if ours is not None and jingle["action"] in ours.actions and self._media.is_initiator:
+        ours, action = self._ours, jingle["action"]
+        # Both would wait for the other's answer: as initiator we go first, as the peer does where it is that.
+        if ours is not None and self._media.is_initiator and (action in ours.actions or action in _NEED_ANSWERS):
             return TIE_BREAK
-        return self._queue(PeerChange(jingle["action"], jingle))
+        return self._queue(PeerChange(action, jingle))
 
-    def take_restart(self, jingle: Jingle) -> bool:
-        """Take a transport-info with new credentials: an ICE restart, or the answer to ours; False for any other.
+    def receive_transport(self, jingle: Jingle) -> IqRefusal | None:
+        """Take a transport-info: candidates, a restart of ICE, or the answer to ours. Raises SdpError."""
+        ours, remote = self._ours, self._media.remote
+        if remote is not None and self._leg.state is SessionState.ACTIVE:
+            if ours is not None and names_in(jingle) & ours.added:
+                ours.late.append(jingle)  # of media that are not accepted yet
+                if names_in(jingle) <= ours.added:
+                    return None
+            after = self._after(jingle)
+            if is_ice_restart(after, remote):
+                return self._restarted(jingle, after)
+        fragment = self._media.candidates_received(jingle)
+        if fragment is not None:
+            self._leg.tell(LegCandidates(fragment))
+        return None
 
-        Raises:
-            SdpError: it cannot be understood.
-        """
-        if self._leg.state is not SessionState.ACTIVE or self._media.remote is None:
-            return False
-        after = self._after(jingle)
-        if not is_ice_restart(after, self._media.remote):
-            return False
-        if self._ours is not None and self._ours.is_restarting:
+    def _restarted(self, jingle: Jingle, after: SessionDescription) -> IqRefusal | None:
+        ours = self._ours
+        if ours is not None and ours.is_restarting:
             self._media.remote = after
-            self._ours.is_restarting = False
-            self._look_whether_done(self._ours)
-        else:
-            self._queue(PeerChange(RESTART, jingle))
-        return True
+            ours.is_restarting = False
+            self._proceed(ours)
+            return None
+        if ours is not None and self._media.is_initiator:
+            return TIE_BREAK
+        return self._queue(PeerChange(RESTART, jingle))
 
     def peer_holds(self, *, is_held: bool) -> bool:
         """Take a hold or its end that was said without changing `senders`; False when nothing changes by it."""
@@ -229,6 +279,7 @@ class JingleNegotiation:
 
     def _offer_theirs(self, change: PeerChange) -> None:
         """Offer a change to the call, unless it is impossible, or ends the session."""
+        self._stop_yielding()
         try:
             change.remote = self._remote_with(change)
         except SdpError as error:

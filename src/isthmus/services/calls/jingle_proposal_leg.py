@@ -15,7 +15,6 @@ from isthmus.services.calls.jingle_callee_leg import JingleCalleeLeg
 from isthmus.services.calls.jingle_leg import JingleSurroundings
 from isthmus.services.calls.jingle_registry import ProposalName
 from isthmus.services.calls.jingle_states import ProposalState, ProposalStep, step_for
-from isthmus.services.calls.leg import LegSink
 from isthmus.xmpp.stanza import element
 
 _STEP = ProposalStep
@@ -29,7 +28,6 @@ class JingleProposalLeg(JingleCalleeLeg):
         ours: our person, who calls.
         our_jid: our full JID.
         party: the consumer.
-        sink: takes the events.
         capabilities: what the caller's device can do (XEP-0115), shown to a consumer who does not see its presence;
             "" when that is not needed.
     """
@@ -43,10 +41,9 @@ class JingleProposalLeg(JingleCalleeLeg):
         ours: Address,
         our_jid: str,
         party: Address,
-        sink: LegSink,
         capabilities: str = "",
     ) -> None:
-        super().__init__(around, ours=ours, our_jid=our_jid, party=party, peer_jid="", device="", sink=sink)
+        super().__init__(around, ours=ours, our_jid=our_jid, party=party, peer_jid="", device="")
         self.proposal = ProposalState.PROPOSED
         self._capabilities = capabilities
         self.when_over(self._say_goodbye)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus.model import MediaForm
 from isthmus.services.calls.consumer_legs import ConsumerLegs
-from isthmus.services.calls.leg import Leg, LegEvent
+from isthmus.services.calls.leg import Leg
 from isthmus.services.calls.ringing import Invitation, Ring
 
 
@@ -16,14 +16,10 @@ class JingleRinger:
 
     async def rings(self, invitation: Invitation) -> list[Ring]:
         """Return one ring for all devices that take proposals, and one for each that takes sessions alone."""
-        legs = await self._legs.legs_to(invitation.callee, invitation.caller, _nobody_listens)
+        legs = await self._legs.legs_to(invitation.callee, invitation.caller)
         return [_ring(leg) for leg in legs[: invitation.breadth]]
 
 
 def _ring(leg: Leg) -> Ring:
     # Every client that makes calls over XMPP speaks ICE and DTLS-SRTP and nothing else.
     return Ring(lambda _form: leg, (MediaForm.WEBRTC,))
-
-
-def _nobody_listens(_leg: Leg, _event: LegEvent) -> None:
-    """Until the call attaches itself, which it does before the leg is told to ring."""

@@ -121,7 +121,8 @@ class JingleWire:
 
     def say(self, message: JingleMessage, domain: str, sender: str, recipient: str) -> None:
         """Send a message about a proposal."""
-        stanza = jingle_message_to_stanza(message, sender=sender, recipient=recipient, stanza_id=self.new_id())
+        stanza_id = returned_id(message)
+        stanza = jingle_message_to_stanza(message, sender=sender, recipient=recipient, stanza_id=stanza_id)
         self.tell(domain, stanza, is_owed=isinstance(message, Retract | Finish))
 
     def tell(self, domain: str, stanza: str, *, is_owed: bool = False) -> None:
@@ -172,6 +173,11 @@ class JingleWire:
             told(IqOutcome(is_unanswered=True), None)
         else:
             told(*_read(answer))
+
+
+def returned_id(message: JingleMessage) -> str:
+    """Return the id of the stanza that carries a message: what comes back as an error has nothing else of it."""
+    return f"{type(message).__name__.lower()}-{message.sid}"
 
 
 def _read(answer: Element) -> tuple[IqOutcome, Element | None]:

@@ -1,0 +1,61 @@
+"""The people of plays with calls: phones, apps and web pages that enter a running Isthmus and leave with the play."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.baresip_calls import CallPhone
+from tests.support.chromium import Chromium, WebPhone
+from tests.support.isthmus_process import PASSWORD
+from tests.support.jingle_client import JingleClient
+from tests.support.processes import free_port
+from tests.support.stage import Stage
+
+
+class CallStage(Stage):
+    """A stage whose people can call."""
+
+    async def call_phone(self, address: str, *contacts: str, **options: Any) -> CallPhone:
+        """A baresip that is registered; options as of `CallPhone`."""
+        name = f"{address.partition('@')[0]}-{free_port()}"
+        proxy = f"127.0.0.1:{self.isthmus.sip_port}"
+        phone = CallPhone(
+            self.isthmus.folder / name, address, PASSWORD, proxy, contacts=contacts, publish_seconds=60, **options
+        )
+        self.leave_at_the_end(phone)
+        await phone.start()
+        return phone
+
+    async def call_app(self, address: str, resource: str = "app", **options: Any) -> JingleClient:
+        """An XMPP app that is signed in; options as of `JingleClient`."""
+        isthmus = self.isthmus
+        app = JingleClient(f"{address}/{resource}", PASSWORD, isthmus.xmpp_interface, isthmus.c2s_port, **options)
+        self.leave_at_the_end(app)
+        await app.start()
+        return app
+
+    async def softphone(self, browser: Chromium, address: str) -> WebPhone:
+        """A page with JsSIP that is registered."""
+        page = await browser.business()
+        self.leave_at_the_end(page)
+        await page.register(url=f"ws://127.0.0.1:{self.isthmus.ws_port}", address=address, password=PASSWORD)
+        return page
+
+    async def web_app(self, browser: Chromium, address: str, resource: str = "web") -> WebPhone:
+        """A page with stanza that is signed in."""
+        page = await browser.consumer()
+        self.leave_at_the_end(page)
+        url = f"ws://{self.isthmus.xmpp_interface}:{self.isthmus.http_port}/xmpp-websocket"
+        await page.register(url=url, address=address, password=PASSWORD, resource=resource)
+        return page
+
+    async def make_contacts(self, employee: str, consumer: str) -> None:
+        """Let two people see each other, as they would have agreed to long ago."""
+        phone, app = await self.phone(employee, consumer), await self.app(consumer, resource="long-ago")
+        await app.presence("subscribe", sender=employee)
+        app.send(f"<presence type='subscribed' to='{employee}'/>")
+        app.send(f"<presence type='subscribe' to='{employee}'/>")
+        await app.presence("subscribed", sender=employee)
+        for client in (app, phone):
+            await client.stop()
+            self._leaving.remove(client)
