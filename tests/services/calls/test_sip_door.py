@@ -186,7 +186,7 @@ async def test_a_message_within_a_call_is_for_the_person_at_its_other_end() -> N
     lab = await CallLab.open()
     phone = lab.pbx()
     invite = phone.invite("ben@people.test", OFFER)
-    call, _, dialog = established(lab, phone, invite)
+    _, _, dialog = established(lab, phone, invite)
     said: list[tuple[str, str]] = []
     lab.door.messages_to(lambda incoming, identity, recipient: said.append((str(identity.address), str(recipient))))
     phone.send(dialog.make_request("MESSAGE", [], b"hello", "text/plain"))

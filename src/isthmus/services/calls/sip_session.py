@@ -1,7 +1,7 @@
 """An established call with one SIP device: the requests within its dialog, in both directions (RFC 3261 section 12).
 
-Offers and answers are the affair of `sip_exchange`, INFO that of `sip_info`, REFER that of `sip_transfer`; what a leg is
-before it is established stands in `sip_leg_caller` and `sip_leg_callee`.
+Offers and answers are the affair of `sip_exchange`, INFO that of `sip_info`, REFER that of `sip_transfer`; what a leg
+is before it is established stands in `sip_leg_caller` and `sip_leg_callee`.
 """
 
 from __future__ import annotations
