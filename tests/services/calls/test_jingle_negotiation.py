@@ -303,6 +303,35 @@ class TestAddresses:
         await settle()
         assert play.ben.has("transport-info")
 
+    async def test_a_bundle_restarts_once_however_many_contents_say_so(self) -> None:
+        """Clients tell one content in each action, and a bundle has one transport."""
+        play = Play()
+        group = "<group xmlns='urn:xmpp:jingle:apps:grouping:0' semantics='BUNDLE'>"
+        bundle = f"{group}<content name='audio'/><content name='video'/></group>"
+        await play.ben.accepted("session-initiate", inner=content() + video() + bundle)
+        leg = play.house.call.leg
+        assert isinstance(leg, JingleLeg)
+        play.leg = leg
+        leg.accept(sdp("audio", "video", setup="active"))
+        await settle()
+        play.house.ear.take()
+        play.ben.received.clear()
+        moved = transport("n3w1", fingerprint="")
+        for name in ("audio", "video"):
+            await play.ben.accepted("transport-info", play.sid, content(name, description="", transported=moved))
+        assert {section.ice_ufrag for section in play.offered().media} == {"n3w1"}
+        await play.answer(sdp("audio", "video", ufrag="Nw88", setup="active"))
+        assert play.house.ear.take() == []
+        assert play.ben.kinds == ["transport-info", "transport-info"]
+
+    async def test_an_answer_to_something_else_does_not_move_us_unsaid(self, play: Play) -> None:
+        await play.modify("initiator")
+        play.offered()
+        await play.answer(sdp(direction="recvonly", ufrag="Nw88", setup="active"))
+        assert play.ben.received == []
+        await play.offer(sdp(ufrag="Nw88", setup="active"))
+        assert play.ben.take("transport-info").find(".//*[@ufrag='Nw88']") is not None
+
     async def test_the_peer_replaces_its_transport(self, play: Play) -> None:
         inner = content(description="", transported=transport("n3w1", candidates=candidate()))
         await play.ben.accepted("transport-replace", play.sid, inner)
