@@ -19,8 +19,13 @@ from isthmus.store.schema import HEAD_REVISION, metadata
 from isthmus.store.sql_store import SqlStore
 
 
-def test_migrations_end_in_the_schema_that_the_code_works_with(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_migrations_end_in_the_schema_that_the_code_works_with(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    is_server = database == "postgresql"
+    url = request.getfixturevalue("postgresql_url") if is_server else f"sqlite:///{tmp_path / 'new.db'}"
+    engine = create_engine(url)
     with engine.begin() as connection:
         migrations.migrate(connection)
         assert migrations.current_revision(connection) == HEAD_REVISION
