@@ -18,6 +18,7 @@ from isthmus.ports import (
     DomainRule,
     Flow,
     JournalEntry,
+    Photo,
     PolicySetting,
     Publication,
     Store,
@@ -219,6 +220,23 @@ async def test_deleting_a_user_takes_bindings_and_publications_but_not_contacts(
     assert [item.address for item in await store.bindings()] == [ODD]
     assert [item.address for item in await store.publications()] == [ODD]
     assert len(await store.authorisations()) == 1
+
+
+async def test_photos_are_kept_whole_one_per_user_until_the_user_is_deleted(store: Store, make: Make) -> None:
+    png, jpeg = Photo(b"\x89PNG\x00\xff" * 20_000, "image/png", "a1"), Photo(b"\xff\xd8", "image/jpeg", "b2")
+    await store.save_photo(ANA, jpeg)
+    await store.save_photo(ANA, png)
+    await store.save_photo(ODD, jpeg)
+    store = await reopened(store, make)
+    assert await store.photo_hashes() == [(ANA, "a1"), (ODD, "b2")]
+    assert await store.photo(ANA) == png
+    assert await store.photo(BEN) is None
+    await store.delete_photo(ODD)
+    await store.delete_photo(ODD)
+    await store.delete_user(ANA)
+    assert await store.photo_hashes() == []
+    assert await store.photo(ANA) is None
+    await store.close()
 
 
 async def test_consumers_are_kept_without_digests(store: Store) -> None:
