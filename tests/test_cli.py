@@ -132,7 +132,9 @@ def test_policy_is_set_shown_tried_and_unset(command: Command) -> None:
     assert f"user:{ANA}=off" in command.ok("policy", "show")
     rows = {row["name"]: row["value"] for row in command.json("policy", "show", ANA)}
     assert rows["messages"] == "off"
-    assert "policy stops messages" in command.ok("explain", ANA, BEN)
+    explained = command.ok("explain", ANA, BEN)
+    assert "policy stops messages" in explained
+    assert "no calls yet" in explained
     command.ok("policy", "unset", "messages", "--for", f"user:{ANA}")
     assert command.json("audit")[0]["action"] == "policy unset"
 

@@ -559,7 +559,7 @@ class Store(Protocol):
         """Insert or replace the record of a call that is over, until `expires_at` (Unix seconds), written behind."""
 
     async def calls(self, *, person: Address | None = None, limit: int = 100) -> Sequence[CallRecord]:
-        """Calls that are over, newest first; those of one person, or of everybody."""
+        """Calls that are over, newest first; those of one person, or of everybody. Erases what has expired."""
 
     async def call(self, call_id: str) -> CallRecord | None:
         """One of them."""

@@ -226,7 +226,7 @@ async def test_a_call_outlives_a_restart_of_the_server_only_as_long_as_its_clien
     async with asyncio.timeout(20):
         await gateway.up.wait()
     # The client has not signed in again. One ping has not told that it answers pings, so the error says nothing yet.
-    leg._answers_pings = True
+    leg._watch._is_answered = True
     leg.verify()
     ended = await gateway.event()
     assert isinstance(ended, LegEnded)

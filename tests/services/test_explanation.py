@@ -7,6 +7,7 @@ import json
 import pytest
 
 from isthmus.model import Address, Failure, MessageKind, Origin
+from isthmus.ports import CallRecord
 from tests.support.administration import AdministrationWorld
 
 ANA, BEN = Address("ana", "corp.test"), Address("ben", "people.test")
@@ -31,7 +32,7 @@ async def test_two_people_without_restrictions(world: AdministrationWorld) -> No
     assert told["summary"] == [
         "ana@corp.test and ben@people.test: neither sees the other's presence",
         "policy lets everything cross",
-        "not offered by this version, whatever policy says: audio, video, files, conferences",
+        "not offered by this version, whatever policy says: files, conferences",
     ]
 
 
@@ -65,6 +66,16 @@ async def test_what_crossed_and_what_failed_is_told(world: AdministrationWorld) 
     told = await explain(world)
     assert len(told["crossed"]) == 2  # type: ignore[arg-type]  # plain JSON
     assert "no device took the message" in json.dumps(told["summary"])
+
+
+async def test_the_last_calls_between_the_two_are_told(world: AdministrationWorld) -> None:
+    tom = Address("tom", "corp.test")
+    until = world.clock.wall() + 100
+    for number, (caller, callee) in enumerate([(ANA, BEN)] * 5 + [(tom, BEN), (ANA, tom), (BEN, ANA)]):
+        world.store.note_call(CallRecord(f"call{number}", caller, callee, number, number + 1, number + 4), until)
+    told = await explain(world)
+    assert [row["id"] for row in told["calls"]] == ["call7", "call4", "call3", "call2", "call1"]  # type: ignore[attr-defined]  # plain JSON
+    assert {row["seconds"] for row in told["calls"]} == {3}  # type: ignore[attr-defined]  # plain JSON
 
 
 async def test_a_person_who_does_not_exist_is_named(world: AdministrationWorld) -> None:

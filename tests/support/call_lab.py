@@ -144,7 +144,8 @@ class LabEndpoint:
             if flow in self._closed:
                 raise TransportError("the connection is closed")
             return self._ends[flow]
-        uri = next_hop.uri if next_hop is not None else (request.routes[0].uri if request.routes else request.uri)
+        explicit = next_hop.uri if next_hop is not None else None
+        uri = explicit or (request.routes[0].uri if request.routes else request.uri)
         for end in self._ends.values():
             if isinstance(uri, SipUri) and end.flow.remote_host == uri.host and end.flow not in self._closed:
                 return end

@@ -20,12 +20,12 @@ _PORTS = itertools.cycle(random.sample(range(10_000, 26_000), 16_000))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free for UDP and TCP alike."""
+    """A port that is free for UDP and TCP alike, and so is the one after it."""
     for port in itertools.islice(_PORTS, 200):
         with contextlib.suppress(OSError):
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            for kind, wanted in ((socket.SOCK_STREAM, port), (socket.SOCK_DGRAM, port), (socket.SOCK_STREAM, port + 1)):
                 with socket.socket(socket.AF_INET, kind) as probe:
-                    probe.bind((host, port))
+                    probe.bind((host, wanted))
             return port
     raise RuntimeError("no port is free for both UDP and TCP")
 

@@ -113,6 +113,7 @@ class CallParts:
     async def start(self) -> None:
         """End what a crash of the last run left of its calls; once the links are up or were waited for."""
         await self._leftovers.end_all(self._records.keep_seconds)
+        await self._records.erase_expired()
 
     def capabilities(self, user: Address) -> str:
         """Return the entity capabilities of one of our people's devices (XEP-0115)."""

@@ -7,11 +7,15 @@ from typing import Protocol
 
 from isthmus.model import Address, Contact, Modality, Realm
 from isthmus.ports import Store
+from isthmus.services.calls.operations import plain_record
 from isthmus.services.operations import Plain, to_plain
 from isthmus.services.policing import Policing
 from isthmus.trace import Trace
 
 MAXIMUM_RECENT = 20
+MAXIMUM_CALLS = 5
+# Calls of the first person that are looked through for those with the second; records are kept for some months.
+MAXIMUM_EXAMINED_CALLS = 1_000
 
 _SUBSCRIPTIONS = {
     "both": "see each other's presence",
@@ -22,7 +26,7 @@ _SUBSCRIPTIONS = {
 
 
 # What this version carries; the other modalities have policy already, so that it is in force from their first day.
-OFFERED = frozenset({Modality.PRESENCE, Modality.MESSAGES})
+OFFERED = frozenset({Modality.PRESENCE, Modality.MESSAGES, Modality.AUDIO, Modality.VIDEO})
 
 
 class People(Protocol):
@@ -46,7 +50,7 @@ class ContactList(Protocol):
 
 
 class Explanation:
-    """Joins policy, contacts, totals and recent decisions into one answer.
+    """Joins policy, contacts, totals, calls and recent decisions into one answer.
 
     Args:
         devices: how many devices a business user has registered now; None outside a running server.
@@ -80,6 +84,7 @@ class Explanation:
             "verdicts": directions,
             "views": [self._view(one, other), self._view(other, one)],
             "crossed": crossings,
+            "calls": await self._calls(one, other),
             "recent": self._recent(one, other),
             "summary": self._summary(one, other, contact, directions, crossings),
         }
@@ -152,6 +157,12 @@ class Explanation:
             "rule": verdict.rule,
             "text": self._for_administrator(verdict.rule, verdict.text, watcher, presentity),
         }
+
+    async def _calls(self, one: Address, other: Address) -> list[Plain]:
+        """The last calls of the two, newest first."""
+        records = await self._store.calls(person=one, limit=MAXIMUM_EXAMINED_CALLS)
+        found = [record for record in records if other in (record.caller, record.callee)]
+        return [plain_record(record) for record in found[:MAXIMUM_CALLS]]
 
     def _recent(self, one: Address, other: Address) -> list[Plain]:
         both = {str(one), str(other)}

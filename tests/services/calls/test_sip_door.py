@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from isthmus.model import Address, EndCause, Ending
-from isthmus.services.calls.leg import LegConfirmed
+from isthmus.services.calls.leg import IncomingCall, LegConfirmed
 from isthmus.services.calls.ringing import Invitation
 from isthmus.services.calls.sip_ringer import SipRinger
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
 from isthmus.sip.digest import answer_challenge
 from isthmus.sip.message import SipRequest
-from tests.support.call_lab import CallLab, Phone, audio
+from tests.support.call_lab import CallLab, Heard, Phone, audio
 from tests.support.memory_network import Weather
 
 OFFER, ANSWER = audio(port=4000), audio(port=5000)
@@ -39,6 +39,14 @@ async def hosted_call() -> tuple[CallLab, Phone, ClientTransaction]:
     first = phone.invite("ben@people.test", OFFER)
     assert phone.statuses_of(first) == [401]
     return lab, phone, phone.send(authenticated(phone, first))
+
+
+def established(lab: CallLab, phone: Phone, invite: ClientTransaction) -> tuple[IncomingCall, Heard, Dialog]:
+    """The call that came last is answered and acknowledged."""
+    call, heard = lab.take_call()
+    call.leg.accept(ANSWER)
+    lab.pass_time()
+    return call, heard, phone.confirm(invite)
 
 
 async def test_a_hosted_user_shows_a_password_and_then_calls() -> None:
@@ -115,20 +123,14 @@ async def test_breadth_is_shared_among_the_devices_that_ring() -> None:
 
 async def test_within_a_call_nobody_is_asked_for_a_password_again_where_it_came_from() -> None:
     lab, phone, invite = await hosted_call()
-    call, heard = lab.take_call()
-    call.leg.accept(ANSWER)
-    lab.pass_time()
-    dialog = phone.confirm(invite)
+    _, heard, dialog = established(lab, phone, invite)
     assert heard.events == [LegConfirmed()]
     assert phone.statuses_of(phone.send(dialog.make_request("OPTIONS"))) == [200]
 
 
 async def test_from_somewhere_else_a_request_within_a_call_must_be_proven() -> None:
     lab, phone, invite = await hosted_call()
-    call, heard = lab.take_call()
-    call.leg.accept(ANSWER)
-    lab.pass_time()
-    dialog = phone.confirm(invite)
+    _, heard, dialog = established(lab, phone, invite)
     elsewhere = Phone(lab, "ana@corp.test", "203.0.113.9", "udp", Weather())
     bye = elsewhere.send(dialog.make_request("BYE"))
     assert elsewhere.statuses_of(bye) == [401]
@@ -139,10 +141,7 @@ async def test_from_somewhere_else_a_request_within_a_call_must_be_proven() -> N
 
 async def test_another_user_cannot_end_a_call_whose_tags_he_knows() -> None:
     lab, phone, invite = await hosted_call()
-    call, heard = lab.take_call()
-    call.leg.accept(ANSWER)
-    lab.pass_time()
-    dialog = phone.confirm(invite)
+    _, heard, dialog = established(lab, phone, invite)
     bea = Phone(lab, "bea@corp.test", "203.0.113.9", "udp", Weather())
     record = dialog.to_record()
     forged = Dialog.from_record({**record, "local": record["local"].replace("ana@", "bea@")})
@@ -156,10 +155,7 @@ async def test_a_neighbour_may_act_from_any_of_its_addresses() -> None:
     lab = await CallLab.open()
     phone = lab.pbx()
     invite = phone.invite("ben@people.test", OFFER)
-    call, heard = lab.take_call()
-    call.leg.accept(ANSWER)
-    lab.pass_time()
-    dialog = phone.confirm(invite)
+    _, heard, dialog = established(lab, phone, invite)
     other = Phone(lab, "pat@pbx.test", "198.51.100.6", "udp", Weather())
     assert other.statuses_of(other.send(dialog.make_request("BYE"))) == [200]
     assert heard.is_over
@@ -170,10 +166,7 @@ async def test_the_leg_that_a_replaces_names_is_found_in_the_words_of_who_names_
     lab = await CallLab.open()
     phone = lab.pbx()
     invite = phone.invite("ben@people.test", OFFER)
-    call, _ = lab.take_call()
-    call.leg.accept(ANSWER)
-    lab.pass_time()
-    dialog = phone.confirm(invite)
+    call, _, dialog = established(lab, phone, invite)
     assert lab.door.leg_named((dialog.call_id, dialog.remote_tag, dialog.local_tag)) is call.leg
     assert lab.door.leg_named((dialog.call_id, dialog.local_tag, dialog.remote_tag)) is None
     call.leg.hang_up(Ending(EndCause.HUNG_UP))
@@ -193,10 +186,7 @@ async def test_a_message_within_a_call_is_for_the_person_at_its_other_end() -> N
     lab = await CallLab.open()
     phone = lab.pbx()
     invite = phone.invite("ben@people.test", OFFER)
-    call, _ = lab.take_call()
-    call.leg.accept(ANSWER)
-    lab.pass_time()
-    dialog = phone.confirm(invite)
+    _, _, dialog = established(lab, phone, invite)
     said: list[tuple[str, str]] = []
     lab.door.messages_to(lambda incoming, identity, recipient: said.append((str(identity.address), str(recipient))))
     phone.send(dialog.make_request("MESSAGE", [], b"hello", "text/plain"))

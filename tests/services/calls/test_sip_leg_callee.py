@@ -260,11 +260,18 @@ async def test_a_device_whose_connection_is_gone_is_unreachable_without_waiting(
     assert heard.ending.cause is EndCause.UNREACHABLE
 
 
-async def test_an_answer_without_an_address_cannot_be_acknowledged() -> None:
+async def test_an_answer_without_contact_comes_from_where_the_invite_went() -> None:
+    """Peers of RFC 2543, and those whose Contact nobody can read."""
+    _, phone, leg, heard, invite = await inviting()
+    phone.answer(invite, 200, ANSWER, headers=[("Contact", "<sip:")])
+    assert [str(ack.uri) for ack in phone.acks] == ["sip:ana@192.0.2.20:5060"]
+    assert heard.events == [LegAccepted(ANSWER, leg.device)]
+
+
+async def test_an_answer_whose_way_cannot_be_read_leaves_nobody_waiting() -> None:
     _, phone, _, heard, invite = await inviting()
-    phone.contact = ""
-    phone.answer(invite, 200, ANSWER, headers=[("X-Contact", "none")])
-    assert heard.ending.cause is EndCause.FAILED
+    phone.answer(invite, 200, ANSWER, headers=[("Record-Route", "<sip:")])
+    assert heard.ending.cause is EndCause.UNREACHABLE
 
 
 async def test_cancel_before_the_invite_sends_nothing() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from isthmus.interworking.session_bodies import session_in
 from isthmus.model import Address, EndCause, Ending
+from isthmus.ports import Flow, NextHop
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.sdp.trickle import fragment_to_text
 from isthmus.services.calls.leg import (
@@ -17,8 +18,10 @@ from isthmus.services.calls.leg import (
     LegTransferRequested,
 )
 from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
+from isthmus.services.calls.sip_path import DialogPath
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
+from isthmus.trace import TraceLine
 from tests.support.call_lab import SDP_TYPE, CallLab, Heard, Phone, audio
 from tests.support.memory_network import Weather
 
@@ -309,10 +312,15 @@ async def test_a_device_without_update_is_refreshed_with_unchanged_media() -> No
 
 async def test_a_device_that_does_not_refresh_is_given_up_before_the_end() -> None:
     talk = await Talk.begin(("Session-Expires", "300;refresher=uas"))
+    traced: list[TraceLine] = []
+    talk.lab.house.trace.listen(traced.append)
     talk.lab.pass_time(267)
     assert not talk.heard.events
     talk.lab.pass_time(2)
     assert talk.heard.ending.cause is EndCause.EXPIRED
+    assert "ana@corp.test: nothing was heard of the device within the session interval" in [
+        line.text for line in traced
+    ]
     assert len(talk.phone.asked("BYE")) == 1
 
 
@@ -525,6 +533,18 @@ async def test_a_device_that_registers_anew_keeps_its_call() -> None:
     talk.lab.pass_time()
     other.answer(other.asked("INVITE")[0], 200, FOURTH)
     assert talk.heard.events == [LegAnswered(FOURTH)]
+
+
+async def test_a_neighbour_behind_tls_may_prove_its_own_name_wherever_its_contact_leads() -> None:
+    lab = await CallLab.open()
+    path = DialogPath(lab.calls, Address("pat", "pbx.test"), flow=None, is_hosted=False, tls_names=("pbx.test",))
+    talk = await Talk.begin()
+    assert path.next_hop(talk.dialog) == NextHop(tls_names=("pbx.test",))
+    proven = Flow("tls", "198.51.100.5", 5061, connection=3, peer_names=("edge.pbx.test",))
+    lab.endpoint.close(proven)
+    path = DialogPath(lab.calls, Address("pat", "pbx.test"), flow=proven, is_hosted=False)
+    routed = Dialog.from_record({**talk.dialog.to_record(), "route_set": ["<sip:198.51.100.9;lr>"]})
+    assert path.next_hop(routed) == NextHop(tls_names=("edge.pbx.test",))
 
 
 async def test_a_device_that_moves_to_another_address_is_found_there() -> None:

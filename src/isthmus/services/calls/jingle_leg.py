@@ -14,11 +14,12 @@ from typing import Any
 from isthmus.errors import PayloadError
 from isthmus.interworking.call_endings import ending_from_jingle, ending_to_jingle
 from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
-from isthmus.ports import Clock, IqRefusal, TimerHandle
+from isthmus.ports import Clock, IqRefusal
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_information import DIGIT, RINGING, TRANSFER, Information, information_of
 from isthmus.services.calls.jingle_media import JingleMedia
 from isthmus.services.calls.jingle_negotiation import ANSWERS, CHANGES, JingleNegotiation
+from isthmus.services.calls.jingle_peer_watch import PeerWatch
 from isthmus.services.calls.jingle_refusals import OUT_OF_ORDER, UNKNOWN_SESSION, UNSUPPORTED_INFO, refusal_of
 from isthmus.services.calls.jingle_registry import JingleRegistry, SessionName
 from isthmus.services.calls.jingle_states import SessionState, Verdict, verdict_on
@@ -35,10 +36,6 @@ from isthmus.services.calls.leg import (
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.trace import Trace
 from isthmus.xmpp.jingle import Jingle
-
-# How often an answered call is asked whether its peer is still there: a client that crashed without its server
-# noticing must not hold the other side for long.
-PING_SECONDS = 60.0
 
 _HOLDS = {"hold": True, "unhold": False, "active": False}
 _SIGNALS = {signal.value: signal for signal in LegSignal}
@@ -94,8 +91,7 @@ class JingleLeg:
         self._outbox = Outbox(around.clock)
         self._outbox.leg = self
         self._has_session = False
-        self._ping_timer: TimerHandle | None = None
-        self._answers_pings = False
+        self._watch = PeerWatch(around.clock, self._ping, self.peer_gone)
         self._farewells: list[Callable[[Ending], None]] = []
         self._received: dict[str, Callable[[Jingle], IqRefusal | None]] = {
             "session-info": self._information,
@@ -304,8 +300,7 @@ class JingleLeg:
             return
         self.note(f"ended: {ending.cause.value}", mark="x")
         self.state = SessionState.ENDED
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
+        self._watch.end()
         self._negotiation.close()
         if self._has_session:
             self.around.registry.bury(self.name)
@@ -318,32 +313,15 @@ class JingleLeg:
     def established(self) -> None:
         """The call is answered."""
         self.state = SessionState.ACTIVE
-        self._ping_later()
-
-    def _ping_later(self) -> None:
-        if self._ping_timer is not None:
-            self._ping_timer.cancel()
-        self._ping_timer = self.around.clock.call_later(PING_SECONDS, self.verify)
+        self._watch.begin()
 
     def verify(self) -> None:
-        """Ask whether the device is still there: now and then, and after the link to the server came back."""
-        if self.state is SessionState.ENDED or not self._has_session:
-            return
-        self._ping_later()
-        self.around.wire.ping(self.ours.domain, self.our_jid, self.peer_jid, self._pinged)
+        """Ask whether the device is still there, as after the link to the server came back."""
+        if self.state is not SessionState.ENDED and self._has_session:
+            self._watch.look()
 
-    def _pinged(self, outcome: IqOutcome) -> None:
-        if outcome.is_result:
-            self._answers_pings = True
-        elif outcome.failure is None or self.state is SessionState.ENDED:
-            # Nothing was learnt: a device without network for a while keeps its call, whose media may go on.
-            return
-        elif outcome.failure.condition in ("feature-not-implemented", "service-unavailable"):
-            # The server says the same of a device that is gone as a client that knows no pings.
-            if self._answers_pings:
-                self.peer_gone()
-        else:
-            self.peer_gone()
+    def _ping(self, answered: Answered) -> None:
+        self.around.wire.ping(self.ours.domain, self.our_jid, self.peer_jid, answered)
 
     def note(self, text: str, *, mark: str = "=") -> None:
         """Write to the trace."""

@@ -112,6 +112,10 @@ class JingleMedia:
         """True when every live section has a DTLS fingerprint (XEP-0320)."""
         return all(sdp.fingerprints(section) for section in sdp.media if not section.is_rejected)
 
+    def after(self, jingle: Jingle) -> SessionDescription:
+        """Return what the peer's media are after an action of it. Raises SdpError."""
+        return jingle_to_sdp(jingle, is_from_initiator=not self.is_initiator, base=self.remote)
+
     # --- candidates ---
 
     def candidates(self, fragment: SessionDescription) -> Jingle | None:
@@ -144,7 +148,7 @@ class JingleMedia:
             if len(self._early) < MAXIMUM_EARLY_ACTIONS:
                 self._early.append(jingle)
             return None
-        self.remote = jingle_to_sdp(jingle, is_from_initiator=not self.is_initiator, base=self.remote)
+        self.remote = self.after(jingle)
         return fragment if any(section.candidates for section in fragment.media) else None
 
     # --- what is no negotiation ---
@@ -180,6 +184,11 @@ class JingleMedia:
         jingle = _jingle("session-terminate")
         say_reason(jingle, reason, text)
         return jingle
+
+
+def names_in(jingle: Jingle) -> set[str]:
+    """Return the names of the contents in an action."""
+    return {content["name"] for content in jingle["contents"]}
 
 
 def say_reason(jingle: Jingle, reason: str, text: str) -> None:

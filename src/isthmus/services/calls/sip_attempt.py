@@ -75,8 +75,9 @@ class Attempt:
     def accepted(self, response: SipResponse) -> None:
         """A 2xx came, for the first time or again."""
         fork = self._fork(response, is_final=True)
-        if fork is None:  # without Contact nobody can be reached, not even by ACK
-            self._leg.unreachable_answer()
+        if fork is None:
+            unreadable = TransportError("The device answered without telling how to reach it.")
+            self._leg.failed(unreadable, self.way, has_rung=True)
             return
         session = fork.session
         is_new = fork.ack is None
@@ -110,7 +111,7 @@ class Attempt:
             silent = Outbox(self._leg.calls.clock)
             made = Fork(self._leg.make_session(self._request, response, self.way, silent))
         except SipParseError:
-            return None
+            return None  # a Record-Route that cannot be read: nothing can be sent there, not even ACK
         if fork is not None:  # its PRACKs have used numbers
             made.session.dialog.local_cseq = fork.session.dialog.local_cseq
         self._forks[tag] = made

@@ -13,6 +13,7 @@ from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.sip_dialogs import DialogOwner, DialogTable
 from isthmus.services.delivery import BusinessDelivery, Way
 from isthmus.services.loop_protection import LoopProtection
+from isthmus.sip.dialog import Dialog
 from isthmus.sip.session_timer import DEFAULT_INTERVAL_SECONDS, SMALLEST_INTERVAL_SECONDS, SessionTimer
 from isthmus.sip.timers import TimerTable
 from isthmus.trace import Trace
@@ -58,6 +59,10 @@ class SipCalls:
     def session_timer(self) -> SessionTimer:
         """A timer for a new dialog."""
         return SessionTimer(interval_seconds=self.session_seconds, minimum_seconds=self.minimum_session_seconds)
+
+    def note(self, text: str, dialog: Dialog, party: Address, rule: str) -> None:
+        """Trace what was decided within a dialog, for whoever asks why."""
+        self.trace.decision(f"{party}: {text}", people=(str(party),), call_id=dialog.call_id, rule=rule)
 
     def present_way(self, party: Address, device: str) -> Way | None:
         """The way to a device as it is registered now; None when it is not (or belongs to a neighbour)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+from typing import Protocol, TypeVar
 
+from isthmus.errors import SipParseError
 from isthmus.model import Address
 from isthmus.ports import Flow, IncomingRequest
 from isthmus.services.calls.leg import Leg
-from isthmus.sip.message import SipRequest
+from isthmus.sip.message import SipRequest, SipResponse
+from isthmus.sip.uri import OtherUri, SipUri
 
 
 class DialogOwner(Protocol):
@@ -81,3 +84,19 @@ class DialogTable:
 
     def __len__(self) -> int:
         return len(self._owners)
+
+
+Message = TypeVar("Message", SipRequest, SipResponse)
+
+
+def with_contact(message: Message, otherwise: SipUri | OtherUri) -> Message:
+    """Return a message that has a Contact to make a dialog with, if need be `otherwise`.
+
+    COMPAT: peers of RFC 2543 (RFC 4475 inv2543) need not send one; they are where their From, or the request, says.
+    """
+    with contextlib.suppress(SipParseError):
+        if message.contacts:
+            return message
+    copy = message.copy()
+    copy.headers.set("Contact", f"<{otherwise}>")
+    return copy

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from isthmus.errors import AddressError, PeerError, SipParseError
+from isthmus.errors import AddressError, PeerError
 from isthmus.interworking.addresses import address_from_sip_uri
 from isthmus.interworking.session_bodies import session_in
 from isthmus.model import Address, Realm
@@ -77,11 +77,7 @@ class SipDoor:
             incoming.respond(422, headers=refusal)
             return
         path = self._path_to(identity, incoming.flow)
-        try:
-            leg = SipCallerLeg(self._calls, incoming, party=identity.address, peer=callee, path=path, offer=offer)
-        except SipParseError as error:
-            incoming.respond(error.status, str(error))
-            return
+        leg = SipCallerLeg(self._calls, incoming, party=identity.address, peer=callee, path=path, offer=offer)
         call = IncomingCall(
             leg=leg,
             caller=identity.address,

@@ -18,9 +18,9 @@ from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import IncomingRequest, TimerHandle
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegAnswered, LegEvent, LegOffered, LegOfferRefused
+from isthmus.services.calls.sip_acceptance import Acceptance
 from isthmus.services.calls.sip_calls import SessionState, has_ice
 from isthmus.services.calls.sip_refusals import ending_of, respond_to_bad_body
-from isthmus.services.calls.sip_repeats import Repeats
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.subscription import retry_after
 from isthmus.sip.validation import accepts
@@ -83,19 +83,17 @@ class Exchange:
         self._waiting: deque[_Ours] = deque()
         self._ours: _Ours | None = None
         self._theirs: _Theirs | None = None
-        self._unacked: Repeats | None = None
-        self._acked: Callable[[SipRequest], None] | None = None
-        self._acked_cseq = 0
+        self._acceptance = Acceptance(session, self._send_next)
         self._pause: TimerHandle | None = None
 
     @property
     def awaits_ack(self) -> bool:
         """True between our 2xx to an INVITE and its ACK."""
-        return self._unacked is not None
+        return self._acceptance.is_waiting
 
     @property
     def _is_free(self) -> bool:
-        return self._ours is None and self._theirs is None and self._unacked is None
+        return self._ours is None and self._theirs is None and not self._acceptance.is_waiting
 
     def stop(self, *, keeps_repeating: bool) -> None:
         """The call is over: nothing is offered or answered any more.
@@ -103,9 +101,8 @@ class Exchange:
         Args:
             keeps_repeating: a 2xx is still repeated until its ACK, after which our BYE may go out.
         """
-        if not keeps_repeating and self._unacked is not None:
-            self._unacked.stop()
-            self._unacked = self._acked = None
+        if not keeps_repeating:
+            self._acceptance.stop()
         self._waiting.clear()
         self._ours = None
         if self._pause is not None:
@@ -199,6 +196,7 @@ class Exchange:
         session = self._session
         pause = self._pause_after(ours, outcome)
         if pause is not None:
+            session.note(f"the device cannot take our offer now, it gets it again in {pause:.2f} s", "sip.glare")
             self._waiting.appendleft(ours)
             self._pause = session.calls.clock.call_later(pause, self._pause_over)
             return
@@ -351,38 +349,11 @@ class Exchange:
         acked: Callable[[SipRequest], None],
     ) -> None:
         """Send the 2xx of an INVITE, and again until its ACK comes; call `acked` with it."""
-        body = description.to_bytes() if description is not None else b""
-        content_type = SDP_TYPE if body else ""
-        tag = self._session.dialog.local_tag
-
-        def send() -> None:
-            incoming.respond(200, headers=headers, body=body, content_type=content_type, to_tag=tag)
-
-        calls = self._session.calls
-        self._acked = acked
-        self._acked_cseq = incoming.request.cseq.number
-        self._unacked = Repeats(calls.clock, calls.timers, send, self._ack_lost)
+        self._acceptance.begin(incoming, headers, description, acked)
 
     def receive_ack(self, incoming: IncomingRequest) -> None:
-        """Take the ACK of a 2xx; repeats of it, and those of an earlier INVITE, mean nothing."""
-        if self._unacked is None or self._acked is None or incoming.request.cseq.number != self._acked_cseq:
-            return
-        self._unacked.stop()
-        acked, self._unacked, self._acked = self._acked, None, None
-        if self._session.state is SessionState.ENDED:
-            self._session.ack_settled()
-            return
-        acked(incoming.request)
-        self._send_next()
-
-    def _ack_lost(self) -> None:
-        """Section 13.3.1.4: without ACK the session is confirmed and then ended with BYE."""
-        self._unacked = self._acked = None
-        if self._session.state is SessionState.ENDED:
-            self._session.ack_settled()
-        else:
-            ending = Ending(EndCause.CONNECTIVITY, "The device did not confirm the answer.", Origin.TIMEOUT)
-            self._session.end(ending, has_bye=True)
+        """Take the ACK of a 2xx."""
+        self._acceptance.receive_ack(incoming)
 
     def _tell(self, event: LegEvent) -> None:
         self._session.outbox.tell(event)

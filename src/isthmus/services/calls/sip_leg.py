@@ -84,7 +84,7 @@ class SipLeg:
             if len(self._held) < MAXIMUM_HELD:
                 self._held.append(fragment)
         elif self.takes_trickle:
-            self.session.send_candidates(fragment)
+            self.session.infos.send_candidates(fragment)
 
     def _release_candidates(self) -> None:
         """The dialog is confirmed at both ends."""
@@ -98,4 +98,4 @@ class SipLeg:
     def send_digit(self, digit: str, milliseconds: int) -> None:
         """Send an INFO, to a device that takes INFO."""
         if self.session is not None:
-            self.session.send_digit(digit, milliseconds)
+            self.session.infos.send_digit(digit, milliseconds)

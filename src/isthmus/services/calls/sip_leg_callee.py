@@ -18,6 +18,7 @@ from isthmus.services.calls.leg import LegAccepted, LegEnded, LegProgressed, Leg
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.services.calls.sip_attempt import Attempt, Fork
 from isthmus.services.calls.sip_calls import ALLOW, SipCalls, has_ice, supported
+from isthmus.services.calls.sip_dialogs import with_contact
 from isthmus.services.calls.sip_forms import forms_of, transport_of
 from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_leg_states import CALLEE_STEPS, CalleeInput, CalleeState
@@ -202,6 +203,8 @@ class SipCalleeLeg(SipLeg):
         """Take the first 2xx of a dialog, acknowledged; only one dialog becomes the call."""
         session = fork.session
         if not self._step(CalleeInput.ANSWER):
+            said = "a device answered although the call was answered or over, and is hung up"
+            self._calls.note(said, session.dialog, self.party, "sip.late-answer")
             session.hang_up(self._over)
             return
         self.session = session
@@ -225,10 +228,6 @@ class SipCalleeLeg(SipLeg):
         for event in early:
             self._outbox.tell(event)
         self._release_candidates()
-
-    def unreachable_answer(self) -> None:
-        """A 2xx without Contact: nothing can be sent within its dialog."""
-        self._end(Ending(EndCause.FAILED, "The device answered without its address."))
 
     def failed(self, outcome: SipResponse | TransportError, way: Way, *, has_rung: bool) -> None:
         """Take the failure of one way: try another, follow a redirect, or tell."""
@@ -273,7 +272,7 @@ class SipCalleeLeg(SipLeg):
         self._end(ending_from_status(response.status, warning_text(response) or response.reason, contact=contact))
 
     def make_session(self, request: SipRequest, response: SipResponse, way: Way, outbox: Outbox) -> SipSession:
-        """Make the dialog that a response creates. Raises SipParseError when it has no Contact."""
+        """Make the dialog that a response creates."""
         hop = way.next_hop
         path = DialogPath(
             self._calls,
@@ -285,7 +284,7 @@ class SipCalleeLeg(SipLeg):
         )
         session = SipSession(
             self._calls,
-            Dialog.as_client(request, response),
+            Dialog.as_client(request, with_contact(response, request.uri)),
             path,
             outbox,
             timer=self._timer.copy(),

@@ -11,6 +11,7 @@ from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import LegConfirmed, LegEnded
 from isthmus.services.calls.sip_calls import SipCalls, has_ice
+from isthmus.services.calls.sip_dialogs import with_contact
 from isthmus.services.calls.sip_leg import SipLeg
 from isthmus.services.calls.sip_leg_states import CALLER_STEPS, CallerInput, CallerState
 from isthmus.services.calls.sip_path import DialogPath
@@ -57,9 +58,6 @@ class SipCallerLeg(SipLeg):
             peer: whom the caller calls.
             path: the way back to the caller's device.
             offer: what the INVITE carries.
-
-        Raises:
-            SipParseError: 400, the INVITE has no usable Contact.
         """
         super().__init__(
             calls,
@@ -75,7 +73,7 @@ class SipCallerLeg(SipLeg):
         self._state = CallerState.CALLING
         self.takes_trickle = has_option(request, "trickle-ice")
         dialog = Dialog.as_server(
-            request,
+            with_contact(request, request.from_address.uri),
             local_tag=calls.endpoint.new_tag(),
             local_contact=calls.endpoint.contact_uri(escape_user(peer.local), incoming.flow.transport),
             is_early=True,

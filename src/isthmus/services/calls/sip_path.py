@@ -50,20 +50,20 @@ class DialogPath:
     def next_hop(self, dialog: Dialog) -> NextHop | None:
         """Return where a request goes; None: by its Route or Request-URI."""
         if dialog.has_routes:
-            return None
+            return self._by_name()
         target = dialog.remote_target
         self._follow_registration()
         flow = self.flow
         if flow is None:
-            return self._by_contact(target)
+            return self._by_name()
         can_dial = isinstance(target, SipUri) and is_dialable(target, flow)
         if self._calls.endpoint.is_flow_alive(flow):
             # A phone is reached as it reached us, through its NAT; a neighbour where it wants to be reached.
-            return NextHop(flow=flow) if self._is_hosted or not can_dial else self._by_contact(target)
+            return NextHop(flow=flow) if self._is_hosted or not can_dial else self._by_name()
         way = self._calls.present_way(self.party, self.device) if self.device else None
         if way is not None:
             return way.next_hop
-        return self._by_contact(target) if can_dial else NextHop(flow=flow)
+        return self._by_name() if can_dial else NextHop(flow=flow)
 
     def _follow_registration(self) -> None:
         """A device that has registered from somewhere else since is there now, also when it said nothing yet."""
@@ -75,7 +75,7 @@ class DialogPath:
         way = self._calls.present_way(self.party, self.device) if self._is_hosted and self.device else None
         return way.next_hop.flow if way is not None and way.next_hop is not None else None
 
-    def _by_contact(self, target: object) -> NextHop | None:
-        if self._names and isinstance(target, SipUri):
-            return NextHop(uri=target, tls_names=self._names)
-        return None
+    def _by_name(self) -> NextHop | None:
+        """By Route or Contact; over TLS who is there may prove the neighbour's names instead of that address."""
+        names = self._names or (self.flow.peer_names if self.flow is not None else ())
+        return NextHop(tls_names=names) if names else None

@@ -1,7 +1,7 @@
 """An established call with one SIP device: the requests within its dialog, in both directions (RFC 3261 section 12).
 
-Offers and answers are the affair of `sip_exchange`, REFER that of `sip_transfer`; what a leg is before it is
-established stands in `sip_leg_caller` and `sip_leg_callee`.
+Offers and answers are the affair of `sip_exchange`, INFO that of `sip_info`, REFER that of `sip_transfer`; what a leg
+is before it is established stands in `sip_leg_caller` and `sip_leg_callee`.
 """
 
 from __future__ import annotations
@@ -13,27 +13,21 @@ from isthmus.interworking.call_endings import ending_to_reason_header
 from isthmus.interworking.session_bodies import ACCEPT
 from isthmus.model import Address, EndCause, Ending, Origin
 from isthmus.ports import Flow, IncomingRequest, TimerHandle
-from isthmus.sdp.session_description import SdpError, SessionDescription
-from isthmus.sdp.trickle import fragment_from_text, fragment_to_text
-from isthmus.services.calls.leg import Leg, LegCandidates, LegDigit, LegEnded, LegEvent
+from isthmus.services.calls.leg import Leg, LegEnded, LegEvent
 from isthmus.services.calls.leg_outbox import Outbox
 from isthmus.services.calls.sip_calls import ALLOW, SessionState, SipCalls, supported
 from isthmus.services.calls.sip_exchange import Exchange
+from isthmus.services.calls.sip_info import RECV_INFO, Infos
 from isthmus.services.calls.sip_path import DialogPath
 from isthmus.services.calls.sip_refusals import ending_told_by
 from isthmus.services.calls.sip_transfer import Transfers
 from isthmus.sip.dialog import Dialog, ErrorEffect, effect_of_failure
-from isthmus.sip.dtmf import PLAIN_TYPE, RELAY_TYPE, Digit, parse_digit, relay_body
 from isthmus.sip.message import SipRequest, SipResponse
 from isthmus.sip.session_timer import SessionTimer, TimerAction
 
-FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"  # RFC 8840 section 9
-# RFC 6086 section 4.2: what an INFO with an unknown package is told.
-_RECV_INFO = ("Recv-Info", "trickle-ice")
 # A failure of these says something about the call. A NOTIFY may find that nobody wants to hear of a transfer any more,
 # a PRACK that its response was overtaken.
 _ABOUT_THE_CALL = frozenset({"INVITE", "UPDATE", "INFO"})
-_INFO_ACCEPT = ("Accept", f"{RELAY_TYPE}, {PLAIN_TYPE}, {FRAGMENT_TYPE}")
 
 
 class SipSession:
@@ -42,6 +36,7 @@ class SipSession:
     Attributes:
         dialog: its ids, targets and numbers.
         exchange: offers and answers.
+        infos: digits and candidates.
         owns_call_id: we made the Call-ID, which decides who waits longer after a glare (section 14.1).
         allowed: methods that the device says it takes; empty when it says nothing.
         on_prack: takes PRACKs, while our reliable responses wait for them.
@@ -72,6 +67,7 @@ class SipSession:
         self.on_cancel: Callable[[SipRequest], None] | None = None
         self.on_flow_closed: Callable[[Flow], None] | None = None
         self.exchange = Exchange(self)
+        self.infos = Infos(self)
         self._transfers = Transfers(self)
         self._outbox = outbox
         self._timer_handle: TimerHandle | None = None
@@ -81,7 +77,7 @@ class SipSession:
             "INVITE": self.exchange.receive_invite,
             "UPDATE": self.exchange.receive_update,
             "BYE": self._receive_bye,
-            "INFO": self._receive_info,
+            "INFO": self.infos.receive,
             "PRACK": self._receive_prack,
             "REFER": self._transfers.receive,
             "OPTIONS": self._receive_options,
@@ -138,7 +134,11 @@ class SipSession:
     def headers(self, *, has_ice: bool = False) -> list[tuple[str, str]]:
         """Header fields of our INVITEs, UPDATEs and their 2xx."""
         fields = [("Contact", self.dialog.contact_header), ("Allow", ALLOW), ("Supported", supported(has_ice=has_ice))]
-        return [*fields, _RECV_INFO] if has_ice else fields
+        return [*fields, RECV_INFO] if has_ice else fields
+
+    def note(self, text: str, rule: str) -> None:
+        """Trace a decision."""
+        self.calls.note(text, self.dialog, self.party, rule)
 
     # --- out ---
 
@@ -176,17 +176,6 @@ class SipSession:
         if status == 481 or effect_of_failure(method, status) is ErrorEffect.DIALOG:
             text = "The device no longer knows the call." if status == 481 else "The device was not heard of any more."
             self.end(Ending(EndCause.CONNECTIVITY, text, Origin.TIMEOUT, status=status), has_bye=status != 481)
-
-    def send_digit(self, digit: str, milliseconds: int) -> None:
-        """Send a DTMF digit as INFO, unless the device says that it takes none."""
-        if self.state is SessionState.CONFIRMED and (not self.allowed or "INFO" in self.allowed):
-            self.request("INFO", [], relay_body(Digit(digit, milliseconds)), RELAY_TYPE)
-
-    def send_candidates(self, fragment: SessionDescription) -> None:
-        """Send trickled candidates (RFC 8840 section 4.3)."""
-        if self.state is not SessionState.ENDED:
-            headers = [("Info-Package", "trickle-ice"), ("Content-Disposition", "Info-Package")]
-            self.request("INFO", headers, fragment_to_text(fragment).encode(), FRAGMENT_TYPE)
 
     def hang_up(self, ending: Ending) -> None:
         """End the call because the other end of it did. `LegEnded` follows."""
@@ -299,29 +288,6 @@ class SipSession:
         else:
             self.calls.messages(self, incoming)
 
-    def _receive_info(self, incoming: IncomingRequest) -> None:
-        request = incoming.request
-        package = request.headers.get("info-package")
-        if package is not None and package.partition(";")[0].strip().lower() != "trickle-ice":
-            incoming.respond(469, headers=[_RECV_INFO])
-            return
-        media_type = request.content_type
-        try:
-            if media_type in (RELAY_TYPE, PLAIN_TYPE):
-                digit = parse_digit(request.body, media_type)
-                incoming.respond(200)
-                self._outbox.tell(LegDigit(digit.digit, digit.milliseconds))
-            elif media_type == FRAGMENT_TYPE:
-                fragment = fragment_from_text(request.body)
-                incoming.respond(200)
-                self._outbox.tell(LegCandidates(fragment))
-            elif not request.body or media_type.startswith("application/vnd.microsoft."):
-                incoming.respond(200)  # a sign of life, or edge case 28: KeyboardActivity
-            else:
-                incoming.respond(415, headers=[_INFO_ACCEPT])
-        except (SipParseError, SdpError) as error:
-            incoming.respond(400, str(error))
-
     # --- session timer (RFC 4028) ---
 
     def arm_timer(self) -> None:
@@ -338,6 +304,7 @@ class SipSession:
         self._timer_handle = None
         action = self.timer.due(self.calls.clock.monotonic())
         if action is TimerAction.EXPIRE:
+            self.note("nothing was heard of the device within the session interval", "sip.session-timer")
             self.end(Ending(EndCause.EXPIRED, origin=Origin.TIMEOUT), has_bye=True)
             return
         if action is TimerAction.REFRESH:
