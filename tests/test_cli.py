@@ -90,7 +90,9 @@ def test_a_photo_is_set_from_a_file_and_taken_away(command: Command, tmp_path: P
     told = command.json("user", "photo", ANA, str(photo))
     assert (told["media_type"], told["octets"]) == ("image/png", len(PNG))
     assert "has a photo now (image/png" in command.ok("user", "photo", ANA, str(photo))
+    assert command.json("user", "list")[0]["has_photo"] is True
     assert "has no photo now" in command.ok("user", "photo", ANA, "--remove")
+    assert command.json("user", "list")[0]["has_photo"] is False
 
 
 def test_a_photo_that_will_not_do_is_refused_with_the_reason(command: Command, tmp_path: Path) -> None:

@@ -47,7 +47,13 @@ def list_all(
     """List users."""
     run = session(context, json)
     rows = run.call("user.list", domain=domain)
-    columns = {"address": "ADDRESS", "display_name": "NAME", "groups": "GROUPS", "is_disabled": "DISABLED"}
+    columns = {
+        "address": "ADDRESS",
+        "display_name": "NAME",
+        "groups": "GROUPS",
+        "has_photo": "PHOTO",
+        "is_disabled": "DISABLED",
+    }
     show(run, rows, table(rows, columns, "no users yet; add one with `isthmus user add name@domain`"))
 
 
