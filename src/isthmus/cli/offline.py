@@ -25,6 +25,7 @@ from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
 from isthmus.services.explanation import Explanation
+from isthmus.services.photos import Photos
 from isthmus.services.policing import Policing
 from isthmus.store.sql_store import SqlStore
 from isthmus.trace import Trace
@@ -84,5 +85,8 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
             clock.wall,
             media=MediaExamination(configuration, is_live=False).examine,
         ),
-        more=CallOperations(store, clock, None).functions,
+        more={
+            **Photos(directory, store, bus, clock).functions,
+            **CallOperations(store, clock, None).functions,
+        },
     )
