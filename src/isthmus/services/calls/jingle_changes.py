@@ -72,6 +72,11 @@ class OurChange:
         return cls(offer, local, deque(ordered), frozenset(jingle["action"] for jingle in ordered))
 
     @property
+    def is_of_directions(self) -> bool:
+        """True while the action that is under way changes who sends, and nothing else."""
+        return self.current is not None and self.current["action"] == "content-modify"
+
+    @property
     def is_stopped(self) -> bool:
         """True when the rest is not to be."""
         return self.refusal is not None or self.has_lost_tie

@@ -17,7 +17,7 @@ from isthmus.interworking.jingle_difference import difference
 from isthmus.interworking.jingle_sdp import jingle_to_answer, jingle_to_sdp
 from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import IqRefusal, TimerHandle
-from isthmus.sdp.offer_answer import rejecting
+from isthmus.sdp.offer_answer import is_hold, rejecting
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.sdp.trickle import is_ice_restart
 from isthmus.services.calls.jingle_changes import (
@@ -34,7 +34,7 @@ from isthmus.services.calls.jingle_refusals import OUT_OF_ORDER, TIE_BREAK
 from isthmus.services.calls.jingle_states import SessionState
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.services.calls.jingle_wishes import Wishes, answered_by
-from isthmus.services.calls.leg import LegAnswered, LegCandidates, LegOffered, LegOfferRefused
+from isthmus.services.calls.leg import LegAnswered, LegCandidates, LegOffered, LegOfferRefused, LegSignal
 from isthmus.xmpp.jingle import Jingle
 
 if TYPE_CHECKING:
@@ -145,6 +145,11 @@ class JingleNegotiation:
             change.is_restarting = False
 
     def _change_answered(self, change: OurChange, outcome: IqOutcome) -> None:
+        if outcome.is_not_implemented and change.is_of_directions:
+            # Who does not know content-modify may know the information (XEP-0167 section 8.2); a hold needs no consent,
+            # and phones end the call when theirs is refused.
+            self._leg.signal(LegSignal.HOLD if is_hold(change.offer) else LegSignal.UNHOLD)
+            outcome = IqOutcome()
         change.answered(outcome)
         self._proceed(change)
 
