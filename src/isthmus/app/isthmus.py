@@ -49,7 +49,7 @@ from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
-from isthmus.services.explanation import Explanation
+from isthmus.services.explanation import Explanation, offered_by
 from isthmus.services.loop_protection import LoopProtection
 from isthmus.services.messaging import Messaging
 from isthmus.services.notifier import Notifier
@@ -310,6 +310,7 @@ class Isthmus:
                 self.contacts,
                 self.trace,
                 devices=lambda user: len(self.registrar.bindings(user)),
+                offered=offered_by(configuration),
             ),
             self.clock,
             contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
