@@ -213,16 +213,31 @@ class JingleSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """A picture of somebody.
+
+    Attributes:
+        content: the file as it is.
+        media_type: `image/png` or `image/jpeg`.
+        sha1: of the content, in hexadecimal: its name in presence (XEP-0153).
+    """
+
+    content: bytes = field(repr=False)
+    media_type: str
+    sha1: str
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What a contact may know of a business user: answers vCard, last activity and disco queries.
 
     Attributes:
+        photo: fetches the photo, which only a vCard needs; None: nobody has one here. May raise StoreError.
         calls: what calls to the user may carry: AUDIO and VIDEO, or nothing.
     """
 
     display_name: str = ""
-    photo: bytes = b""
-    photo_type: str = ""
+    photo: Callable[[], Awaitable[Photo | None]] | None = None
     idle_seconds: int | None = None
     is_known: bool = True
     calls: frozenset[Modality] = frozenset()
@@ -450,7 +465,19 @@ class Store(Protocol):
         """Insert or replace."""
 
     async def delete_user(self, address: Address) -> None:
-        """Remove the user, bindings and publications (not contacts)."""
+        """Remove the user, bindings, publications and photo (not contacts)."""
+
+    async def photo_hashes(self) -> Sequence[tuple[Address, str]]:
+        """Who has a photo, and its `sha1` (loaded at start)."""
+
+    async def photo(self, address: Address) -> Photo | None:
+        """The photo of a hosted user."""
+
+    async def save_photo(self, address: Address, photo: Photo) -> None:
+        """Insert or replace."""
+
+    async def delete_photo(self, address: Address) -> None:
+        """Forget it; no error when absent."""
 
     async def consumers(self) -> Sequence[User]:
         """Consumer accounts made with `consumer add` (no digests)."""

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from isthmus.model import Address, Failure, MessageKind, Origin
+from isthmus.model import Address, Failure, MessageKind, Modality, Origin
 from isthmus.ports import CallRecord
-from tests.support.administration import AdministrationWorld
+from isthmus.services.explanation import offered_by
+from tests.support.administration import AdministrationWorld, example_configuration
 
 ANA, BEN = Address("ana", "corp.test"), Address("ben", "people.test")
 
@@ -32,7 +33,7 @@ async def test_two_people_without_restrictions(world: AdministrationWorld) -> No
     assert told["summary"] == [
         "ana@corp.test and ben@people.test: neither sees the other's presence",
         "policy lets everything cross",
-        "not offered by this version, whatever policy says: files, conferences",
+        "not offered here, whatever policy says: files, conferences",
     ]
 
 
@@ -88,3 +89,9 @@ async def test_asking_does_not_use_up_a_discovered_domains_allowance(world: Admi
         told = await world.do("explain", one="ana@corp.test", other="eve@elsewhere.test")
     assert all(row["is_allowed"] for row in told["verdicts"])
     assert await world.store.domain_rules() == []
+
+
+async def test_calls_that_are_switched_off_are_not_offered_whatever_policy_says() -> None:
+    configuration = example_configuration()
+    off = configuration.model_copy(update={"calls": configuration.calls.model_copy(update={"enabled": False})})
+    assert offered_by(configuration) - offered_by(off) == {Modality.AUDIO, Modality.VIDEO}

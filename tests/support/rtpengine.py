@@ -80,15 +80,20 @@ class Rtpengine:
 
     async def calls(self) -> list[str]:
         """The call ids it knows."""
-        client = NgClient(self.address)
-        try:
-            reply = await client.ask({"command": "list", "limit": 1000})
-        finally:
-            client.close()
-        return [str(call) for call in reply["calls"]]
+        return await relayed_calls(self.address)
 
     async def stop(self) -> None:
         await self._process.stop()
 
     async def kill(self) -> None:
         await self._process.kill()
+
+
+async def relayed_calls(address: NgAddress) -> list[str]:
+    """The call ids that the relay there knows."""
+    client = NgClient(address)
+    try:
+        reply = await client.ask({"command": "list", "limit": 1000})
+    finally:
+        client.close()
+    return [str(call) for call in reply["calls"]]

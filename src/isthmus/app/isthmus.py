@@ -49,10 +49,11 @@ from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
-from isthmus.services.explanation import Explanation
+from isthmus.services.explanation import Explanation, offered_by
 from isthmus.services.loop_protection import LoopProtection
 from isthmus.services.messaging import Messaging
 from isthmus.services.notifier import Notifier
+from isthmus.services.photos import Photos
 from isthmus.services.policing import Policing
 from isthmus.services.presence_agent import PresenceAgent
 from isthmus.services.presence_package import PresencePackage
@@ -103,6 +104,7 @@ class Isthmus:
 
         # people and policy
         self.directory = Directory(configuration, self.store, self.bus)
+        self.photos = Photos(self.directory, self.store, self.bus, self.clock)
         self.policing = Policing(
             self.store,
             self.bus,
@@ -242,7 +244,6 @@ class Isthmus:
         self.user_agent_server.serve_calls(self.calls.sip)
 
         # XMPP
-        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock, calls=self.calls.offered.to)
         self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
         self.xmpp_presence = XmppPresence(
             self.links,
@@ -255,7 +256,25 @@ class Isthmus:
             self.clock,
             self.trace,
             is_watched=self.presence_package.is_watching,
-            capabilities=self.calls.capabilities,
+            extensions=lambda user: self.calls.capabilities(user) + self.photos.update(user),
+        )
+        self._make_links(domains)
+
+        # administration
+        self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
+        self.administration = self._build_administration()
+        self.control = Control(self.administration, self.trace, configuration.data_directory)
+        self._watch_numbers()
+
+    def _make_links(self, domains: Sequence[str]) -> None:
+        configuration = self.configuration
+        profiles = ContactProfiles(
+            self.directory,
+            self.contacts,
+            self.views,
+            self.clock,
+            calls=self.calls.offered.to,
+            photo=self.photos.photo,
         )
         for domain, configured in zip(domains, configuration.domains, strict=True):
             self.links[domain] = ComponentLink(
@@ -275,12 +294,6 @@ class Isthmus:
                 shows_bodies=configuration.log.bodies,
             )
 
-        # administration
-        self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
-        self.administration = self._build_administration()
-        self.control = Control(self.administration, self.trace, configuration.data_directory)
-        self._watch_numbers()
-
     def _build_administration(self) -> Administration:
         configuration = self.configuration
         consumers = ProsodyAccounts(self.prosody.paths) if self.prosody is not None else None
@@ -297,6 +310,7 @@ class Isthmus:
                 self.contacts,
                 self.trace,
                 devices=lambda user: len(self.registrar.bindings(user)),
+                offered=offered_by(configuration),
             ),
             self.clock,
             contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
@@ -310,7 +324,7 @@ class Isthmus:
                 media=MediaExamination(configuration, is_live=True).examine,
             ),
             status=self.status,
-            more=self.calls.operations.functions,
+            more={**self.photos.functions, **self.calls.operations.functions},
         )
 
     # --- life ---
@@ -321,6 +335,7 @@ class Isthmus:
         self._ready_file.unlink(missing_ok=True)
         self._is_open = True
         await self.directory.load()
+        await self.photos.load()
         await self.policing.load()
         await self.contacts.load()
         await self.registrar.load()

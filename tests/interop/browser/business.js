@@ -24,6 +24,9 @@ const listen = (made) => {
   made.on("hold", ({ originator }) => tell("hold", { originator }));
   made.on("unhold", ({ originator }) => tell("unhold", { originator }));
   made.on("reinvite", () => tell("reinvite"));
+  for (const way of ["local", "remote"]) {
+    made.on(`peerconnection:set${way}descriptionfailed`, (error) => console.error(way, String(error)));
+  }
   made.on("newDTMF", ({ originator, dtmf }) => {
     if (originator === "remote") tell("digit", { digit: dtmf.tone, milliseconds: dtmf.duration });
   });

@@ -145,6 +145,15 @@ class TestHold:
         assert play.ben.take("content-modify")[0].get("senders") == "both"
         assert directions(play.answered()) == ["sendrecv"]
 
+    @pytest.mark.parametrize("condition", ["bad-request", "feature-not-implemented"])
+    async def test_a_client_without_content_modify_is_told_of_our_hold(self, play: Play, condition: str) -> None:
+        play.ben.refuses["content-modify"] = (condition, "")
+        for direction, heard, kind in (("sendonly", "recvonly", "hold"), ("sendrecv", "sendrecv", "unhold")):
+            await play.offer(sdp(direction=direction))
+            play.ben.take("content-modify")
+            assert play.ben.take("session-info").find(f"{{{INFO}}}{kind}") is not None
+            assert directions(play.answered()) == [heard]
+
     async def test_the_peer_holds_by_senders(self, play: Play) -> None:
         await play.modify("initiator")
         assert directions(play.offered()) == ["sendonly"]

@@ -67,6 +67,11 @@ class OurChange:
         return cls(offer, local, deque(ordered), frozenset(jingle["action"] for jingle in ordered))
 
     @property
+    def is_of_directions(self) -> bool:
+        """True while the action that is under way changes who sends, and nothing else."""
+        return bool(self.current) and all(jingle["action"] == "content-modify" for jingle in self.current)
+
+    @property
     def is_stopped(self) -> bool:
         """True when the rest is not to be."""
         return self.refusal is not None or self.has_lost_tie

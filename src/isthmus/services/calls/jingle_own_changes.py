@@ -11,14 +11,14 @@ from isthmus.interworking.jingle_difference import difference
 from isthmus.interworking.jingle_sdp import jingle_to_answer, jingle_to_sdp
 from isthmus.model import EndCause, Ending, Origin
 from isthmus.ports import TimerHandle
-from isthmus.sdp.offer_answer import rejecting
+from isthmus.sdp.offer_answer import is_hold, rejecting
 from isthmus.sdp.session_description import SdpError, SessionDescription
 from isthmus.services.calls.jingle_media import names_in
 from isthmus.services.calls.jingle_own_change import OurChange, restarted_contents
 from isthmus.services.calls.jingle_peer_change import removals
 from isthmus.services.calls.jingle_wire import IqOutcome
 from isthmus.services.calls.jingle_wishes import Wishes
-from isthmus.services.calls.leg import LegAnswered, LegOfferRefused
+from isthmus.services.calls.leg import LegAnswered, LegOfferRefused, LegSignal
 from isthmus.xmpp.jingle import Jingle
 
 if TYPE_CHECKING:
@@ -131,6 +131,11 @@ class OwnChanges:
             self.restarted(change, self._media.after(crossed))
 
     def _answered(self, change: OurChange, outcome: IqOutcome) -> None:
+        if outcome.is_not_implemented and change.is_of_directions:
+            # Who does not know content-modify may know the information (XEP-0167 section 8.2); a hold needs no consent,
+            # and phones end the call when theirs is refused.
+            self._leg.signal(LegSignal.HOLD if is_hold(change.offer) else LegSignal.UNHOLD)
+            outcome = IqOutcome()
         change.answered(outcome)
         self.proceed(change)
 

@@ -58,6 +58,11 @@ class IqOutcome:
         return self.condition == "unknown-session"
 
     @property
+    def is_not_implemented(self) -> bool:
+        """The peer does not know this action. COMPAT: stanza 12 says bad-request."""
+        return self.failure is not None and self.failure.condition in ("feature-not-implemented", "bad-request")
+
+    @property
     def ending(self) -> Ending:
         """How a leg ends for which this was fatal."""
         if self.is_lost:
