@@ -17,9 +17,9 @@ from isthmus.net.sip_received_request import ReceivedAck, ReceivedRequest
 from isthmus.ports import Flow, IncomingRequest, InviteSink, NextHop, RequestSink, SentInvite
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import IncomingCall, Leg, LegEnded, LegEvent
-from isthmus.services.calls.sip_calls import SipCalls
-from isthmus.services.calls.sip_door import SipDoor
-from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
+from isthmus.services.calls.sip.calls import SipCalls
+from isthmus.services.calls.sip.door import SipDoor
+from isthmus.services.calls.sip.leg_callee import SipCalleeLeg
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
