@@ -87,3 +87,13 @@ def test_every_section_has_a_transport_of_its_own() -> None:
     made = from_relay(bundled, target=MediaForm.WEBRTC)
     assert made.bundles == ()
     assert made.media[1].attributes == (("mid", "1"),)
+
+
+def test_no_ssrc_is_promised_to_a_browser_as_transcoding_makes_another_one() -> None:
+    made = from_relay(BROWSER_OFFER, target=MediaForm.WEBRTC)
+    assert BROWSER_OFFER.media[1].values_of("ssrc-group")
+    for section, before in zip(made.media, BROWSER_OFFER.media, strict=True):
+        assert before.values_of("ssrc")
+        assert not section.values_of("ssrc")
+        assert not section.values_of("ssrc-group")
+        assert section.value_of("msid") == before.value_of("msid")

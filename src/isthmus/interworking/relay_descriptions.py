@@ -90,9 +90,12 @@ def _for_web(made: SessionDescription) -> SessionDescription:
 
     One section alone could be a bundle, which browsers with the policy max-bundle insist on. But once there is one,
     Chromium puts media that are added to the call into it as well, and refuses an answer that does not (measured).
+
+    The relay passes on which SSRC the far end has, but sends another one whenever it transcodes. Who believes what was
+    said, as Chromium does, then plays nothing.
     """
     sections = (
-        section.with_attributes(drop=("end-of-candidates",)) if section.is_rejected else section
+        section.with_attributes(drop=("ssrc", "ssrc-group", *(("end-of-candidates",) if section.is_rejected else ())))
         for section in made.media
     )
     return made.with_attributes(drop=("group",)).with_media(sections)
