@@ -37,11 +37,11 @@ class CallStage(Stage):
         await app.start()
         return app
 
-    async def softphone(self, browser: Chromium, address: str) -> WebPhone:
-        """A page with JsSIP that is registered."""
+    async def softphone(self, browser: Chromium, address: str, **options: Any) -> WebPhone:
+        """A page with JsSIP that is registered; options as of its `register`."""
         page = await browser.business()
         self.leave_at_the_end(page)
-        await page.register(url=f"ws://127.0.0.1:{self.isthmus.ws_port}", address=address, password=PASSWORD)
+        await page.register(url=f"ws://127.0.0.1:{self.isthmus.ws_port}", address=address, password=PASSWORD, **options)
         return page
 
     async def web_app(self, browser: Chromium, address: str, resource: str = "web") -> WebPhone:
