@@ -10,6 +10,7 @@ import asyncio
 import gc
 import hashlib
 import json
+import os
 import secrets
 import signal
 from collections.abc import Mapping, Sequence
@@ -481,6 +482,7 @@ class Isthmus:
 
 async def serve(configuration: Configuration) -> int:
     """Run until SIGTERM or SIGINT; return the exit status. Start-up failures are told in one sentence."""
+    os.umask(0o077)  # what we and our companions write is for us alone
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
