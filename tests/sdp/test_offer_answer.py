@@ -165,7 +165,7 @@ def test_a_rejected_section_keeps_its_line_and_its_mid() -> None:
 
 
 def test_a_rejected_section_has_an_address_as_its_session_may_have_none() -> None:
-    assert rejecting(audio().media[0]).connection == "IN IP4 0.0.0.0"
+    assert rejecting(replace(audio().media[0], connection="")).connection == "IN IP4 0.0.0.0"
     assert rejecting(replace(audio().media[0], connection="IN IP6 ::1")).connection == "IN IP6 ::1"
 
 

@@ -73,7 +73,9 @@ def answers_twice() -> str:
     RFC 3261 section 13.2.2.4. The first one then goes on.
     """
     first = answer(200, "OK", sdp=session())
-    second = answer(200, "OK", sdp=session(), tag="b", via="Via:[$5]", cseq="CSeq: [$4]").replace("[last_To:]", "To:[$6]")
+    second = answer(200, "OK", sdp=session(), tag="b", via="Via:[$5]", cseq="CSeq: [$4]").replace(
+        "[last_To:]", "To:[$6]"
+    )
     keep_to = '<ereg regexp=".*" search_in="hdr" header="To:" assign_to="6"/>'
     called = receive("INVITE", _KEEP_CSEQ, _KEEP_VIA, keep_to)
     return "".join((called, first, receive("ACK"), second, receive("ACK"), _ENDED, _ENDED))

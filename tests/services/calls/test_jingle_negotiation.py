@@ -449,9 +449,7 @@ def test_the_wish_behind_what_a_side_announces_yields_what_it_announced(ours: st
 
 async def test_a_client_may_reject_in_so_many_words_what_its_answer_left_out() -> None:
     play = Play()
-    leg = JingleCalleeLeg(
-        play.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, peer_jid=BEN_PHONE, device="phone"
-    )
+    leg = JingleCalleeLeg(play.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, peer_jid=BEN_PHONE, device="phone")
     leg.attach(play.house.ear)
     leg.invite(sdp("audio", "video"))
     await settle()
