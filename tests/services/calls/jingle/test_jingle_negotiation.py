@@ -474,3 +474,17 @@ def test_the_wish_behind_what_a_side_announces_yields_what_it_announced(ours: st
     assert narrowed(wish, mirrored(ours)) == flow
     # It never wishes less than it truly does.
     assert narrowed(theirs, wish) == theirs
+
+
+async def test_a_client_may_reject_in_so_many_words_what_its_answer_left_out() -> None:
+    play = Play()
+    leg = JingleCalleeLeg(play.house.around, ours=ANA, our_jid=ANA_JID, party=BEN, peer_jid=BEN_PHONE, device="phone")
+    leg.attach(play.house.ear)
+    leg.invite(sdp("audio", "video"))
+    await settle()
+    await play.ben.accepted("session-accept", leg.sid, content(transported=ANSWER))
+    play.house.ear.take()
+    await play.ben.accepted("content-reject", leg.sid, "<content creator='initiator' name='video'/>")
+    assert not play.house.ear.take()
+    other = "<content creator='initiator' name='audio'/>"
+    assert await play.ben.refused("content-reject", leg.sid, other) == "unexpected-request/out-of-order"

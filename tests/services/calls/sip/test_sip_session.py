@@ -181,6 +181,14 @@ async def test_an_offer_that_the_call_refuses_is_488_with_the_reason() -> None:
     assert "Video is not permitted" in (response.headers.get("Warning") or "")
 
 
+async def test_an_offer_that_meets_one_of_the_other_end_is_491() -> None:
+    talk = await Talk.begin()
+    invite = talk.offer(HELD)
+    talk.leg.refuse_offer(Ending(EndCause.FAILED, "The other side has just made an offer.", status=491))
+    talk.lab.pass_time()
+    assert talk.phone.statuses_of(invite) == [491]
+
+
 async def test_what_is_offered_while_our_offer_is_open_is_491() -> None:
     talk = await Talk.begin()
     talk.leg.offer(THIRD)

@@ -96,6 +96,8 @@ class JingleNegotiation:
 
     def receive_answer(self, jingle: Jingle) -> IqRefusal | None:
         """Take one of ANSWERS; None acknowledges it. Raises SdpError."""
+        if jingle["action"] == "content-reject" and self._is_rejected(names_in(jingle)):
+            return None  # after a session-accept without them, in case that was not clear enough
         change = self._ours.current
         if change is None:
             return OUT_OF_ORDER
@@ -105,6 +107,12 @@ class JingleNegotiation:
             return OUT_OF_ORDER
         self._ours.proceed(change)
         return None
+
+    def _is_rejected(self, names: set[str]) -> bool:
+        remote = self._media.remote
+        sections = () if remote is None else remote.media
+        dead = {name for name, section in zip(self._media.names, sections, strict=False) if section.is_rejected}
+        return bool(names) and names <= dead
 
     def receive_change(self, jingle: Jingle) -> IqRefusal | None:
         """Take one of CHANGES; None acknowledges it."""

@@ -295,6 +295,10 @@ class Exchange:
         theirs = self._take_theirs()
         if theirs is None:
             return
+        if ending.status == 491:
+            theirs.incoming.respond(491)  # the other end offers something as well: they try again (section 14.1)
+            self._send_next()
+            return
         status, phrase = ending_to_status(ending, is_only_target=False)
         if status not in (488, 500, 403):
             status = 488  # within a call the others would mean that the call itself is in question (RFC 5057)
