@@ -226,7 +226,7 @@ Content-Length: 0
         )
 
     def is_transferred_away(self, target: str, notified: int, *headers: str) -> str:
-        """REFER in the call; `notified` NOTIFYs tell of it, the last one of success, and then the other side hangs up."""
+        """REFER in the call; `notified` NOTIFYs tell of it, the last of success, and then the other side hangs up."""
         check = '<ereg regexp="SIP/2.0 200" search_in="body" check_it="true" assign_to="1"/><log message="[$1]"/>'
         told = [receive("NOTIFY", *([check] if last else [])) for last in [False] * (notified - 1) + [True]]
         return "".join(
