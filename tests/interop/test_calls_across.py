@@ -36,13 +36,6 @@ async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ist
         yield installation
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(isthmus: IsthmusProcess) -> AsyncIterator[CallStage]:
-    made = CallStage(isthmus)
-    yield made
-    await made.clear()
-
-
 CODECS = pytest.mark.parametrize(
     ("codec", "encryption", "understood"),
     [
@@ -60,11 +53,11 @@ CODECS = pytest.mark.parametrize(
 @CODECS
 @pytest.mark.parametrize("proposes", [True, False], ids=["proposal", "offer"])
 async def test_a_phone_calls_an_app(
-    stage: CallStage, codec: str, encryption: str, understood: list[str], proposes: bool
+    call_stage: CallStage, codec: str, encryption: str, understood: list[str], proposes: bool
 ) -> None:
-    phone = await stage.call_phone(ANA, codecs=(codec,), encryption=encryption)
-    app = await stage.call_app(BEN, audio=understood, proposes=proposes)
-    call = await stage.phone_calls_app(phone, app)
+    phone = await call_stage.call_phone(ANA, codecs=(codec,), encryption=encryption)
+    app = await call_stage.call_app(BEN, audio=understood, proposes=proposes)
+    call = await call_stage.phone_calls_app(phone, app)
     await phone.hears(1_000)
     await call.hears(440)
     await phone.hang_up()
@@ -74,25 +67,25 @@ async def test_a_phone_calls_an_app(
 @CODECS
 @pytest.mark.parametrize("proposes", [True, False], ids=["proposal", "offer"])
 async def test_an_app_calls_a_phone(
-    stage: CallStage, codec: str, encryption: str, understood: list[str], proposes: bool
+    call_stage: CallStage, codec: str, encryption: str, understood: list[str], proposes: bool
 ) -> None:
-    phone = await stage.call_phone(ANA, codecs=(codec,), encryption=encryption)
-    app = await stage.call_app(BEN, audio=understood)
-    call = await stage.app_calls_phone(app, phone, to=ANA if proposes else await app.device_of(ANA))
+    phone = await call_stage.call_phone(ANA, codecs=(codec,), encryption=encryption)
+    app = await call_stage.call_app(BEN, audio=understood)
+    call = await call_stage.app_calls_phone(app, phone, to=ANA if proposes else await app.device_of(ANA))
     await phone.hears(1_000)
     await call.hears(440)
     await call.hang_up()
     await phone.is_over()
 
 
-async def test_the_record_of_a_call_tells_its_quality(stage: CallStage) -> None:
-    phone, app = await stage.call_phone(ANA), await stage.call_app(BEN)
-    call = await stage.phone_calls_app(phone, app)
+async def test_the_record_of_a_call_tells_its_quality(call_stage: CallStage) -> None:
+    phone, app = await call_stage.call_phone(ANA), await call_stage.call_app(BEN)
+    call = await call_stage.phone_calls_app(phone, app)
     await phone.hears(1_000)
     await call.hears(440)
     await call.hang_up()
     await phone.is_over()
-    record = await stage.last_record()
+    record = await call_stage.last_record()
     assert (record["caller"], record["callee"], record["cause"], record["path"]) == (ANA, BEN, "hung up", "relayed")
     assert record["media"] == ["audio"]
     assert record["answered_at"] <= record["ended_at"]

@@ -116,6 +116,10 @@ class JingleCall:
         self._media.voice.is_muted = False
         await self._tell_info("unmute")
 
+    def say(self, hertz: float) -> None:
+        """Say another tone, which nobody can have heard before."""
+        self._media.voice.hertz = hertz
+
     async def press(self, digits: str) -> None:
         """Send digits in signalling (XEP-0181)."""
         for digit in digits:

@@ -175,6 +175,20 @@ class TestHold:
         await play.answer(sdp(setup="active"))
         assert play.ben.received == []
 
+    async def test_the_peer_holds_by_both_and_says_the_ends_in_the_same_order(self, play: Play) -> None:
+        """What is said first is ended first: then the information must not bring the old `senders` back."""
+        await play.modify("initiator")
+        await play.ben.accepted("session-info", play.sid, f"<hold xmlns='{INFO}'/>")
+        for _ in range(2):
+            assert directions(play.offered()) == ["sendonly"]
+            await play.answer(sdp(direction="recvonly", setup="active"))
+        await play.modify("both")
+        assert directions(play.offered()) == ["sendonly"]
+        await play.answer(sdp(direction="recvonly", setup="active"))
+        await play.ben.accepted("session-info", play.sid, f"<unhold xmlns='{INFO}'/>")
+        assert directions(play.offered()) == ["sendrecv"]
+        await play.answer(sdp(direction="sendrecv", setup="active"))
+
     async def test_the_hold_of_one_does_not_end_that_of_the_other(self, play: Play) -> None:
         await play.modify("initiator")  # ben holds
         assert directions(play.offered()) == ["sendonly"]

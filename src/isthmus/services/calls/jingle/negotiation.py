@@ -190,7 +190,7 @@ class JingleNegotiation:
         local, remote = self._media.both
         self._wishes.learn(self._media.names, local, remote)
         if change.jingle is None:
-            self._wishes.hold(is_held=change.is_held)
+            self._wishes.is_held = change.is_held
             return self._wishes.theirs_in(content_names(remote), remote)
         after = self._media.after(change.jingle)
         if change.kind == RESTART:

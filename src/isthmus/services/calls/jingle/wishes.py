@@ -25,17 +25,17 @@ def wish_behind(flow: str, other: str) -> str:
 
 
 class Wishes:
-    """The directions that both sides of a session wish, by content name."""
+    """The directions that both sides of a session wish, by content name.
+
+    Attributes:
+        is_held: the peer holds by information (XEP-0167 section 8.2), whatever it says of `senders`.
+    """
 
     def __init__(self) -> None:
         self._ours: dict[str, str] = {}
         self._theirs: dict[str, str] = {}
-        self._before_hold: dict[str, str] | None = None
-
-    @property
-    def is_held(self) -> bool:
-        """True while the peer holds without having changed `senders`."""
-        return self._before_hold is not None
+        # Apart from `senders`: clients that say both may say the end of the one before the end of the other.
+        self.is_held = False
 
     def learn(self, names: tuple[str, ...], local: SessionDescription, remote: SessionDescription) -> None:
         """Take what was said at the beginning for what both wish, until they say something else."""
@@ -52,7 +52,7 @@ class Wishes:
         """Our side answers with these directions, which the peer's wishes have narrowed."""
         for name, section in zip(names, answer.media, strict=False):
             if not section.is_rejected:
-                self._ours[name] = wish_behind(answer.direction(section), self._theirs.get(name, "sendrecv"))
+                self._ours[name] = wish_behind(answer.direction(section), self._their(name))
 
     def theirs_said(self, names: tuple[str, ...], about: Collection[str], remote: SessionDescription) -> None:
         """The peer announced these directions for the contents `about`."""
@@ -60,23 +60,16 @@ class Wishes:
             if name in about and not section.is_rejected:
                 self._theirs[name] = wish_behind(remote.direction(section), self._ours.get(name, "sendrecv"))
 
-    def hold(self, *, is_held: bool) -> None:
-        """The peer holds, or does not any more (XEP-0167 section 8.2), with `senders` as they were."""
-        if is_held and self._before_hold is None:
-            self._before_hold = dict(self._theirs)
-            self._theirs = {name: narrowed(wish, "sendonly") for name, wish in self._theirs.items()}
-        elif not is_held and self._before_hold is not None:
-            self._theirs.update(self._before_hold)
-            self._before_hold = None
+    def _their(self, name: str, unknown: str = "sendrecv") -> str:
+        wish = self._theirs.get(name, unknown)
+        return narrowed(wish, "sendonly") if self.is_held else wish
 
     def joint(self, names: tuple[str, ...], local: SessionDescription) -> SessionDescription:
         """Return a description of our side that does no more than the peer wishes as well."""
         sections = [
             section
             if section.is_rejected
-            else section.with_direction(
-                narrowed(local.direction(section), mirrored(self._theirs.get(name, "sendrecv")))
-            )
+            else section.with_direction(narrowed(local.direction(section), mirrored(self._their(name))))
             for name, section in zip(names, local.media, strict=False)
         ]
         return local.with_media(sections)
@@ -84,9 +77,7 @@ class Wishes:
     def theirs_in(self, names: tuple[str, ...], remote: SessionDescription) -> SessionDescription:
         """Return the peer's description with its own wishes."""
         sections = [
-            section
-            if section.is_rejected
-            else section.with_direction(self._theirs.get(name, remote.direction(section)))
+            section if section.is_rejected else section.with_direction(self._their(name, remote.direction(section)))
             for name, section in zip(names, remote.media, strict=True)
         ]
         return remote.with_media(sections)
