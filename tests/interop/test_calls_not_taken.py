@@ -1,4 +1,4 @@
-"""Calls between phones (baresip) and apps (Jingle) that are declined, taken back, missed, forbidden, taken elsewhere."""
+"""Calls between phones (baresip) and apps (Jingle) that are declined, missed, forbidden, or taken elsewhere."""
 
 from __future__ import annotations
 
