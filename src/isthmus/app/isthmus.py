@@ -10,11 +10,7 @@ import asyncio
 import gc
 import hashlib
 import json
-import os
-import secrets
-import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import structlog
@@ -25,9 +21,10 @@ from isthmus.admin.doctor import Examination
 from isthmus.admin.doctor_round_trip import RoundTrips
 from isthmus.admin.web import HealthAndMetrics
 from isthmus.app.calls import CallParts
+from isthmus.app.secret_key import secret_key
 from isthmus.bus.in_process import InProcessBus
 from isthmus.config import Configuration
-from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreError
+from isthmus.errors import IsthmusError
 from isthmus.metrics import Metrics
 from isthmus.model import Address, canonical_domain
 from isthmus.net.dns import DnsClient
@@ -80,7 +77,6 @@ LINK_SECONDS = 10.0
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 # Tells scripts that everything is up; holds where we listen.
 READY_FILE = "ready"
-SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file, not a secret
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +97,7 @@ class Isthmus:
         self.metrics = Metrics()
         self.bus = InProcessBus()
         self.store = SqlStore(configuration.data_directory, configuration.store_url)
-        secret = _secret(configuration.data_directory)
+        secret = secret_key(configuration.data_directory)
 
         # people and policy
         self.directory = Directory(configuration, self.store, self.bus)
@@ -478,49 +474,3 @@ class Isthmus:
             lambda: {(name,): float(link.is_connected) for name, link in self.links.items()},
             ("domain",),
         )
-
-
-async def serve(configuration: Configuration) -> int:
-    """Run until SIGTERM or SIGINT; return the exit status. Start-up failures are told in one sentence."""
-    os.umask(0o077)  # what we and our companions write is for us alone
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        isthmus = Isthmus(configuration)
-    except LocalError as error:
-        _log.error("cannot start", reason=str(error))
-        return error.exit_code
-    try:
-        await isthmus.start()
-    except LocalError as error:
-        _log.error("cannot start", reason=str(error))
-        await isthmus.stop()
-        return error.exit_code
-    waits_for = isthmus.reasons_not_ready()
-    _log.info(
-        "serving, not ready yet" if waits_for else "ready",
-        **{key: value for key, value in isthmus.status().items() if value},
-        **({"because": list(waits_for)} if waits_for else {}),
-    )
-    await stopping.wait()
-    _log.info("stopping")
-    await isthmus.stop()
-    return 0
-
-
-def _secret(directory: Path) -> bytes:
-    """Our own key for nonces, temporary GRUUs and hop marks; made once, kept over restarts, readable by us alone."""
-    path = directory / SECRET_FILE
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_bytes(secrets.token_bytes(32))
-        found = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot use the data directory {directory}: {error.strerror}") from error
-    if len(found) < 32:
-        raise ConfigurationError(f"{path} is damaged: delete it and start again (phones sign in anew)")
-    return found
