@@ -1,4 +1,4 @@
-"""Calls of phones (baresip) and apps (Jingle) that are declined, taken back, missed, forbidden or taken elsewhere."""
+"""Calls between phones (baresip) and apps (Jingle) that are declined, missed, forbidden, or taken elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ist
     folder = tmp_path_factory.mktemp("isthmus")
     async with IsthmusProcess(folder, environment=environment).running() as installation:
         await installation.add_people(ANA, consumers=(BEN,))
-        await CallStage(installation).make_contacts(ANA, BEN)
+        acquainting = CallStage(installation)
+        await acquainting.make_contacts(ANA, BEN)
+        await acquainting.clear()
         yield installation
 
 

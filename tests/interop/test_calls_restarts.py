@@ -13,7 +13,7 @@ from tests.support.call_stage import CallStage
 from tests.support.isthmus_process import IsthmusProcess
 from tests.support.jingle_media import use_addresses
 from tests.support.prosody import needs_prosody
-from tests.support.rtpengine import calls_at, needs_rtpengine
+from tests.support.rtpengine import needs_rtpengine, relayed_calls
 
 pytestmark = [
     pytest.mark.interop,
@@ -61,7 +61,7 @@ async def test_isthmus_is_killed_and_its_next_run_ends_the_call(isthmus: Isthmus
     await phone.hears(1_000)
     await call.hears(440)
     relay = NgAddress("127.0.0.1", isthmus.relay_port)
-    assert len(await calls_at(relay)) == 1
+    assert len(await relayed_calls(relay)) == 1
     await isthmus.kill()
     await phone.say(600)
     call.say(800)
@@ -72,4 +72,4 @@ async def test_isthmus_is_killed_and_its_next_run_ends_the_call(isthmus: Isthmus
     await phone.is_over()
     record = await call_stage.last_record()
     assert (record["caller"], record["callee"], record["cause"]) == (BEN, ANA, "connectivity")
-    assert await calls_at(relay) == []
+    assert await relayed_calls(relay) == []

@@ -312,6 +312,57 @@ async def test_an_offer_in_the_200_and_its_answer_in_the_ack(switchboard: Switch
     assert "m=audio 5000" in offer
 
 
+@pytest.fixture
+def short_sessions(switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 4028 section 5 allows no interval under 90 seconds; nobody waits that long for a test."""
+    monkeypatch.setattr("isthmus.sip.session_timer.SMALLEST_INTERVAL_SECONDS", 2)
+    switchboard.gateway.calls.minimum_session_seconds = 2
+
+
+_TALKS = (
+    '<recv request="INVITE"/>',
+    _answer("200 OK", body=sdp(2, port=5000), attributes='retrans="500"'),
+    asked("ACK"),
+    asked("BYE"),
+    _again("200 OK"),
+)
+
+
+@needs_sipp
+@pytest.mark.usefixtures("short_sessions")
+async def test_a_session_that_its_caller_does_not_refresh_is_ended(switchboard: Switchboard) -> None:
+    callee = await switchboard.branch.play("\n".join(_TALKS), is_server=True)
+    timer = ("Supported: timer", "Session-Expires: 3;refresher=uac")
+    steps = [invite(*timer, body=sdp(1)), '<recv response="100" optional="true"/>', expect(200), _out("ACK", 1)]
+    caller = await switchboard.pbx.play("\n".join([*steps, asked("BYE"), _again("200 OK")]))
+    said = await caller.finished()
+    await callee.finished()
+    (answer,) = {m.header("Session-Expires") for m in said if m.is_received and m.status == 200}
+    assert answer == "3;refresher=uac"
+    (bye,) = (m for m in said if m.first_line.startswith("BYE"))
+    assert "Q.850;cause=102" in bye.header("Reason")
+
+
+@needs_sipp
+@pytest.mark.usefixtures("short_sessions")
+@pytest.mark.parametrize("method", ["UPDATE", "INVITE"])
+async def test_a_session_is_refreshed_for_a_caller_who_leaves_it_to_us(switchboard: Switchboard, method: str) -> None:
+    callee = await switchboard.branch.play("\n".join(_TALKS), is_server=True)
+    allowed = "Allow: INVITE, ACK, BYE, CANCEL" + (", UPDATE" if method == "UPDATE" else "")
+    timer = ("Supported: timer", "Session-Expires: 3;refresher=uas", allowed)
+    steps = [invite(*timer, body=sdp(1)), '<recv response="100" optional="true"/>', expect(200), _out("ACK", 1)]
+    for _ in range(2):
+        body = sdp(1) if method == "INVITE" else ""
+        steps += [asked(method), _again("200 OK", "Require: timer", "Session-Expires: 3;refresher=uac", body=body)]
+        steps += [asked("ACK")] if method == "INVITE" else []
+    caller = await switchboard.pbx.play("\n".join([*steps, _out("BYE", 2), '<recv response="200"/>']))
+    said = await caller.finished()
+    await callee.finished()
+    refreshes = [m for m in said if m.is_received and m.first_line.startswith(f"{method} ")]
+    assert {m.header("Session-Expires") for m in refreshes} == {"3;refresher=uac"}
+    assert len({m.body.split("s=-")[0] for m in refreshes}) == 1, "the media are the same, and so is their version"
+
+
 @needs_baresip
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_two_phones_talk_and_one_hangs_up(tmp_path: Path, transport: str) -> None:

@@ -164,6 +164,11 @@ def test_a_rejected_section_keeps_its_line_and_its_mid() -> None:
     assert not answer.fingerprints
 
 
+def test_a_rejected_section_has_an_address_as_its_session_may_have_none() -> None:
+    assert rejecting(replace(audio().media[0], connection="")).connection == "IN IP4 0.0.0.0"
+    assert rejecting(replace(audio().media[0], connection="IN IP6 ::1")).connection == "IN IP6 ::1"
+
+
 def test_rejecting_a_section_takes_it_out_of_the_bundle() -> None:
     offer, answer = captured("chromium_video_offer"), captured("chromium_video_answer")
     refused = answer_rejecting(offer, [1], answer)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.net.rtpengine_ng import NgAddress
 from tests.support.baresip_calls import CallPhone
 from tests.support.chromium import Chromium, WebPhone
 from tests.support.isthmus_process import PASSWORD
 from tests.support.jingle_call import JingleCall
 from tests.support.jingle_client import JingleClient
 from tests.support.processes import free_port, wait_until
+from tests.support.rtpengine import relayed_calls
 from tests.support.stage import Stage
 
 
@@ -35,11 +37,11 @@ class CallStage(Stage):
         await app.start()
         return app
 
-    async def softphone(self, browser: Chromium, address: str) -> WebPhone:
-        """A page with JsSIP that is registered."""
+    async def softphone(self, browser: Chromium, address: str, **options: Any) -> WebPhone:
+        """A page with JsSIP that is registered; options as of its `register`."""
         page = await browser.business()
         self.leave_at_the_end(page)
-        await page.register(url=f"ws://127.0.0.1:{self.isthmus.ws_port}", address=address, password=PASSWORD)
+        await page.register(url=f"ws://127.0.0.1:{self.isthmus.ws_port}", address=address, password=PASSWORD, **options)
         return page
 
     async def web_app(self, browser: Chromium, address: str, resource: str = "web") -> WebPhone:
@@ -85,6 +87,21 @@ class CallStage(Stage):
 
         record: dict[str, Any] = await wait_until(look, "the record of the call")
         return record
+
+    async def calls_in_relay(self) -> list[str]:
+        """The calls whose media the relay carries now."""
+        return await relayed_calls(NgAddress("127.0.0.1", self.isthmus.relay_port))
+
+    async def record(self, caller: str, *, after: float = 0.0) -> dict[str, Any]:
+        """Wait for the record of the latest call of this caller, begun after a time (Unix seconds), and return it."""
+
+        async def look() -> dict[str, Any] | None:
+            records = await self.isthmus.operation("call.list", person=caller, limit=1)
+            is_it = records and records[0]["caller"] == caller and records[0]["started_at"] > after
+            return dict(records[0]) if is_it else None
+
+        found: dict[str, Any] = await wait_until(look, f"the record of a call of {caller}")
+        return found
 
     async def make_contacts(self, employee: str, consumer: str) -> None:
         """Let two people see each other, as they would have agreed to long ago."""

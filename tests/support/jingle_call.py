@@ -285,6 +285,7 @@ class JingleCall:
                 self._offered = with_candidates(self._offered, content)  # we have not answered yet
 
     async def _on_content_add(self, root: Element) -> None:
+        self._media.join_bundle(bundled_names(root) if self.client.bundles else [])
         for content in contents_of(root):
             if not self._media.takes(content, video=True):
                 await self._send(
@@ -292,7 +293,7 @@ class JingleCall:
                 )
                 continue
             answer = await self._media.answer(content)
-            await self._send("content-accept", [answer])
+            await self._send("content-accept", [answer], bundled=self._media.bundle)
             await self._trickle([answer])
 
     async def _on_content_gone(self, root: Element) -> None:

@@ -66,12 +66,19 @@ class CallContents:
         self.own[name] = Content(name, self.role, "both", kind, payloads, sources, transport)
         return self.own[name]
 
+    def join_bundle(self, names: Sequence[str]) -> None:
+        """The other side adds contents to the path of one that stands."""
+        if len(names) > 1 and names[0] in self._paths:
+            self.bundle = list(names)
+
     async def answer(self, content: Content) -> Content:
         """Take a content of the other side, and connect it."""
         leader = self.bundle[0] if content.name in self.bundle else content.name
         path = self._paths[content.name] = self._paths.get(leader) or self._new_path()
         medium = self._mediums[content.name] = self._new_medium(content.media, path)
-        setup = {"active": "passive", "passive": "active"}.get(_transport(content).setup, self.abilities.setup)
+        setup = path.setup or {"active": "passive", "passive": "active"}.get(
+            _transport(content).setup, self.abilities.setup
+        )
         self.own[content.name] = replace(
             content,
             senders=content.senders or "both",

@@ -172,6 +172,7 @@ class Path:
         self.ice._connection.ice_controlling = is_controlling
         self.dtls = RTCDtlsTransport(self.ice, [certificate])
         self.remote = Transport()
+        self.setup = ""  # our DTLS role, once it is settled
         self.has_connected = asyncio.Event()
         self._has_candidate = asyncio.Event()
         self._gathering: asyncio.Task[None] | None = None
@@ -236,6 +237,7 @@ class Path:
     def connect(self, *, is_client: bool) -> None:
         """Begin the checks and then the handshake; `has_connected` tells when both are through."""
         if self._task is None:
+            self.setup = "active" if is_client else "passive"
             self.dtls._set_role("client" if is_client else "server")
             self._task = asyncio.create_task(self._connect())
 

@@ -80,7 +80,7 @@ class Rtpengine:
 
     async def calls(self) -> list[str]:
         """The call ids it knows."""
-        return await calls_at(self.address)
+        return await relayed_calls(self.address)
 
     async def stop(self) -> None:
         await self._process.stop()
@@ -89,8 +89,8 @@ class Rtpengine:
         await self._process.kill()
 
 
-async def calls_at(address: NgAddress) -> list[str]:
-    """The call ids that a relay knows."""
+async def relayed_calls(address: NgAddress) -> list[str]:
+    """The call ids that the relay there knows."""
     client = NgClient(address)
     try:
         reply = await client.ask({"command": "list", "limit": 1000})

@@ -53,10 +53,11 @@ class SippRun:
 
     process: Process
     message_file: Path
+    seconds: float = SECONDS
 
     async def finished(self) -> list[SippMessage]:
         """Wait for the end of the scenario, check that it went as written, and return what was said."""
-        await wait_until(lambda: not self.process.is_running, "SIPp to finish", SECONDS + 5, detail=self.told)
+        await wait_until(lambda: not self.process.is_running, "SIPp to finish", self.seconds + 5, detail=self.told)
         status = await self.process.stop()
         assert status == 0, f"the scenario failed ({status}):\n{self.told()}"
         return self.messages()
@@ -116,12 +117,16 @@ class Sipp:
         call_id: str = "",
         has_media: bool = False,
         echoes_media: bool = False,
+        seconds: float = SECONDS,
+        calls: int = 1,
     ) -> SippRun:
-        """Start a scenario (the inside of `<scenario>`) for one call; a server is ready when this returns.
+        """Start a scenario (the inside of `<scenario>`); a server is ready when this returns.
 
         Args:
             has_media: give it a port for RTP.
             echoes_media: send back what arrives at `[media_port]`.
+            seconds: how long it waits for a message.
+            calls: how often, one after the other.
         """
         name = f"sipp-{next(_runs)}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -130,9 +135,9 @@ class Sipp:
         mode = {"udp": "u1", "tcp": "t1"}[self.transport]
         process = Process(
             [
-                *("sipp", self.target, "-sf", str(file), "-t", mode, "-m", "1", "-l", "1", "-nostdin"),
-                *("-i", self.host, "-p", str(self.port), "-recv_timeout", str(SECONDS * 1000)),
-                *("-timeout", f"{SECONDS + 2}s", "-timeout_error", "-default_behaviors", "none"),
+                *("sipp", self.target, "-sf", str(file), "-t", mode, "-m", str(calls), "-l", "1", "-nostdin"),
+                *("-i", self.host, "-p", str(self.port), "-recv_timeout", str(int(seconds * 1000))),
+                *("-timeout", f"{seconds + 2:.0f}s", "-timeout_error", "-default_behaviors", "none"),
                 *("-trace_msg", "-message_file", str(self.folder / f"{name}.log"), "-message_overwrite", "true"),
                 *(("-cid_str", call_id) if call_id else ()),
                 *(("-mi", self.host, "-mp", str(free_port(host=self.host))) if has_media else ()),
@@ -141,7 +146,7 @@ class Sipp:
             self.folder / f"{name}.out",
             environment={"TERM": "dumb"},
         )
-        run = SippRun(process, self.folder / f"{name}.log")
+        run = SippRun(process, self.folder / f"{name}.log", seconds)
         self.runs.append(run)
         await process.start()
         if is_server:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.sipp import Sipp, SippRun, step
+from tests.support.sipp import SECONDS, Sipp, SippRun, step
 from tests.support.tones import tone
 
 PCMU = "0 PCMU/8000"
@@ -105,6 +105,8 @@ def answer(
     return step("send", "\n".join(lines) + f"\n\n{sdp}")
 
 
-async def play_call(sipp: Sipp, scenario: str, *, is_server: bool = False, echo: bool = False) -> SippRun:
+async def play_call(
+    sipp: Sipp, scenario: str, *, is_server: bool = False, echo: bool = False, seconds: float = SECONDS
+) -> SippRun:
     """Run one of these with media ports of its own."""
-    return await sipp.play(scenario, is_server=is_server, has_media=True, echoes_media=echo)
+    return await sipp.play(scenario, is_server=is_server, has_media=True, echoes_media=echo, seconds=seconds)

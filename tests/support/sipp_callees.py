@@ -63,17 +63,22 @@ def rings_until_cancelled() -> str:
 def answers_although_cancelled() -> str:
     """Rings, and the 200 crosses the CANCEL: the caller must acknowledge and end the call (RFC 3261 section 9.1)."""
     crossing, ok = answer(200, "OK", sdp=session(), cseq="CSeq: [$4]"), answer(200, "OK")
-    return "".join((receive("INVITE", _KEEP_CSEQ), _RING, receive("CANCEL"), crossing, ok, receive("ACK"), _ENDED))
+    # The 200 of the CANCEL goes first, as the ACK may come before SIPp has sent the next message.
+    return "".join((receive("INVITE", _KEEP_CSEQ), _RING, receive("CANCEL"), ok, crossing, receive("ACK"), _ENDED))
 
 
 def answers_twice() -> str:
-    """Two phones behind a proxy answered: both dialogs are acknowledged, and the second one is ended.
+    """Two phones behind a proxy answer: both dialogs are acknowledged, and the second one is ended.
 
-    RFC 3261 section 13.2.2.4. The second 200 comes before anything of the first dialog, whose call then goes on.
+    RFC 3261 section 13.2.2.4. The first one then goes on.
     """
-    first, second = (answer(200, "OK", sdp=session(), tag=tag) for tag in "ab")
-    acknowledged = receive("ACK") + receive("ACK")
-    return "".join((receive("INVITE"), first, second, acknowledged, _ENDED, _ENDED))
+    first = answer(200, "OK", sdp=session())
+    second = answer(200, "OK", sdp=session(), tag="b", via="Via:[$5]", cseq="CSeq: [$4]").replace(
+        "[last_To:]", "To:[$6]"
+    )
+    keep_to = '<ereg regexp=".*" search_in="hdr" header="To:" assign_to="6"/>'
+    called = receive("INVITE", _KEEP_CSEQ, _KEEP_VIA, keep_to)
+    return "".join((called, first, receive("ACK"), second, receive("ACK"), _ENDED, _ENDED))
 
 
 def rings_reliably(sound: Path) -> str:
@@ -116,3 +121,61 @@ def holds(milliseconds: int) -> str:
         steps += [response(100, is_optional=True), response(200), request_from_callee("ACK", number)]
         steps.append(pause(milliseconds))
     return "".join((*steps, _ENDED))
+
+
+def is_glared(direction: str = "sendonly") -> str:
+    """Answers, and offers something just when the other side does: that one refuses, and so do we.
+
+    RFC 3261 section 14.2: the call goes on as it was; the other side tries again, and is heard.
+    """
+    refused = answer(491, "Request Pending", tag="", via="Via:[$5]", cseq="CSeq: [$4]")
+    ack = request_from_callee("ACK", 1).replace("[branch]", "[branch-2]")
+    return "".join(
+        (
+            receive("INVITE", _KEEP_PARTIES),
+            answer(200, "OK", sdp=session()),
+            receive("ACK"),
+            receive("INVITE", _KEEP_CSEQ, _KEEP_VIA),
+            request_from_callee("INVITE", 1, sdp=session(direction=direction, version=2)),
+            response(491),
+            ack,
+            refused.replace("[last_From:]", "From:[$1]").replace("[last_To:]", "To:[$2];tag=[pid]a[call_number]"),
+            receive("ACK"),
+            receive("INVITE"),
+            respond_in_dialog(200, "OK", sdp=session(version=2)),
+            receive("ACK"),
+            _ENDED,
+        )
+    )
+
+
+def offers_without_offer(milliseconds: int) -> str:
+    """Answers, and sends a re-INVITE without an offer, as a PBX does that resumes a call or connects it elsewhere."""
+    return "".join(
+        (
+            receive("INVITE", _KEEP_PARTIES),
+            answer(200, "OK", sdp=session()),
+            receive("ACK"),
+            pause(milliseconds),
+            request_from_callee("INVITE", 1),
+            response(100, is_optional=True),
+            response(200),
+            request_from_callee("ACK", 1, sdp=session(version=2)),
+            _ENDED,
+        )
+    )
+
+
+def is_redirected_and_rings(contact: str) -> str:
+    """302 to another desk of the same PBX, where the call is then taken."""
+    return "".join(
+        (
+            receive("INVITE"),
+            answer(302, "Moved Temporarily", contact=contact),
+            receive("ACK"),
+            receive("INVITE"),
+            answer(200, "OK", sdp=session(), tag="b"),
+            receive("ACK"),
+            _ENDED,
+        )
+    )

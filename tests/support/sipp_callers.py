@@ -224,3 +224,25 @@ Content-Length: 0
                 respond_in_dialog(200, "OK"),
             )
         )
+
+    def is_transferred_away(self, target: str, notified: int, *headers: str) -> str:
+        """REFER in the call; `notified` NOTIFYs tell of it, the last of success, and then the other side hangs up."""
+        check = '<ereg regexp="SIP/2.0 200" search_in="body" check_it="true" assign_to="1"/><log message="[$1]"/>'
+        told = [receive("NOTIFY", *([check] if last else [])) for last in [False] * (notified - 1) + [True]]
+        return "".join(
+            (
+                self.invite(),
+                self.waits(),
+                self.acknowledge(),
+                self.inside("REFER", 2, f"Refer-To: <{target}>", f"Referred-By: <{self.sender}>", *headers),
+                response(202),
+                *(notify + respond_in_dialog(200, "OK") for notify in told),
+                receive("BYE"),
+                respond_in_dialog(200, "OK"),
+            )
+        )
+
+    def stays(self) -> str:
+        """A call that is left alone until the other side ends it."""
+        ended = receive("BYE") + respond_in_dialog(200, "OK")
+        return "".join((self.invite(), self.waits(), self.acknowledge(), ended))

@@ -132,24 +132,45 @@ def _extension_lines(description: Description, *, is_from_initiator: bool) -> li
 
 
 def _source_lines(description: Description) -> list[Attribute]:
-    lines = []
-    for group in _bounded(description["ssrc_groups"], _MAXIMUM_SOURCES, "groups of sources"):
-        members = [number for source in group["sources"] if (number := _ssrc(source)) is not None]
-        if token(group["semantics"]) and members:
-            lines.append(Attribute("ssrc-group", " ".join((group["semantics"], *members))))
+    groups = [
+        (token(group["semantics"]), [number for source in group["sources"] if (number := _ssrc(source)) is not None])
+        for group in _bounded(description["ssrc_groups"], _MAXIMUM_SOURCES, "groups of sources")
+    ]
+    sources = _described_sources(description)
+    for _, members in groups:
+        # COMPAT: stanza 12 describes the first source of a group alone. They have one CNAME (RFC 4588 section 5.3), and
+        # each must be described (RFC 5576 section 4.2): Chromium refuses the whole description otherwise.
+        names = [said for number in members for name, said in sources.get(number, ()) if name == "cname"]
+        for number in members if names else ():
+            sources.setdefault(number, [("cname", names[0])])
+    lines = [
+        Attribute("ssrc-group", " ".join((semantics, *members)))
+        for semantics, members in groups
+        if semantics and members and all(number in sources for number in members)
+    ]
     streams = []
-    for source in _bounded(description["sources"], _MAXIMUM_SOURCES, "sources"):
-        number = _ssrc(source)
-        if number is None:
-            continue
-        for parameter in _bounded(source["parameters"], _MAXIMUM_PARAMETERS, "parameters of a source"):
-            name, value = token(parameter["name"]), one_line(parameter["value"])
-            lines += [Attribute("ssrc", f"{number} {name}:{value}" if value else f"{number} {name}")] if name else []
+    for number, parameters in sources.items():
+        for name, value in parameters:
+            lines.append(Attribute("ssrc", f"{number} {name}:{value}" if value else f"{number} {name}"))
             streams += [value] if name == "msid" and value else []
     if streams:
         # RFC 8830 says for the section what RFC 5576 said for the source; browsers of today look at the former.
         lines.insert(0, Attribute("msid", streams[0]))
     return lines
+
+
+def _described_sources(description: Description) -> dict[str, list[tuple[str, str]]]:
+    """Names and values of the parameters of each source that has some."""
+    described: dict[str, list[tuple[str, str]]] = {}
+    for source in _bounded(description["sources"], _MAXIMUM_SOURCES, "sources"):
+        number = _ssrc(source)
+        if number is None:
+            continue
+        for parameter in _bounded(source["parameters"], _MAXIMUM_PARAMETERS, "parameters of a source"):
+            name = token(parameter["name"])
+            if name:
+                described.setdefault(number, []).append((name, one_line(parameter["value"])))
+    return described
 
 
 def _ssrc(source: ElementBase) -> str | None:

@@ -61,18 +61,15 @@ def _is_usable(candidate: str) -> bool:
     return len(words) > 5 and words[2].lower() == "udp" and not words[4].lower().endswith(".local")
 
 
-def from_relay(
-    made: SessionDescription, *, target: MediaForm, offered: SessionDescription | None = None
-) -> SessionDescription:
+def from_relay(made: SessionDescription, *, target: MediaForm) -> SessionDescription:
     """Return the relay's description in the way that the other end understands it.
 
     Args:
         made: by the relay.
         target: what the other end's media look like.
-        offered: the offer of the other end that this answers; None for an offer.
     """
     if target is MediaForm.WEBRTC:
-        return _for_web(made, offered)
+        return _for_web(made)
     sections = (_for_phone(section) for section in made.media)
     return made.with_attributes(drop=_WEB_ONLY).with_media(sections)
 
@@ -88,18 +85,17 @@ def _is_web_feedback(attribute: Attribute) -> bool:
     return attribute.name == "rtcp-fb" and len(words) > 1 and words[1] in _WEB_ONLY_FEEDBACK
 
 
-def _for_web(made: SessionDescription, offered: SessionDescription | None) -> SessionDescription:
-    """One section is a bundle of its own: the relay strips the group, but browsers with the policy max-bundle want it.
+def _for_web(made: SessionDescription) -> SessionDescription:
+    """Each section has a transport of its own: the relay gives it a port and ICE credentials, and strips the group.
 
-    Several sections come with ports and ICE credentials of their own, which cannot be a bundle (RFC 9143 section 7.3):
-    without a group each has its own transport.
+    One section alone could be a bundle, which browsers with the policy max-bundle insist on. But once there is one,
+    Chromium puts media that are added to the call into it as well, and refuses an answer that does not (measured).
+
+    The relay passes on which SSRC the far end has, but sends another one whenever it transcodes. Who believes what was
+    said, as Chromium does, then plays nothing.
     """
-    sections = tuple(
-        section.with_attributes(drop=("end-of-candidates",)) if section.is_rejected else section
+    sections = (
+        section.with_attributes(drop=("ssrc", "ssrc-group", *(("end-of-candidates",) if section.is_rejected else ())))
         for section in made.media
     )
-    live = [section.mid for section in sections if section.mid and not section.is_rejected]
-    made = made.with_attributes(drop=("group",)).with_media(sections)
-    if len(live) != 1 or (offered is not None and not any(live[0] in group for group in offered.bundles)):
-        return made
-    return made.with_attributes({"group": f"BUNDLE {live[0]}"})
+    return made.with_attributes(drop=("group",)).with_media(sections)

@@ -70,7 +70,6 @@ class RtpengineSession:
         self._turn = asyncio.Lock()
         self._is_begun = False  # the relay has taken an offer
         self._is_over = False
-        self._offers: dict[str, SessionDescription] = {}  # what each end offered last
         self._shown: dict[str, SessionDescription] = {}  # what each end got last
         self._talking: frozenset[str] = frozenset()  # the ends of the last answered offer
         self._ends: set[str] = set()  # all that the relay knows
@@ -94,7 +93,6 @@ class RtpengineSession:
         async with self._turn:
             command = self._command("offer", sdp, offerer=by, answerer=to, form=form)
             reply = await self._ask(command) if self._is_begun else await self._begin(command)
-            self._offers[by] = sdp
             await self._now_knows(by, to)
             return self._shown_to(to, from_relay(_description(reply), target=form))
 
@@ -105,7 +103,7 @@ class RtpengineSession:
             self._talking = frozenset((by, to))
             self._heard.clear()
             await self._now_knows(by, to)
-            return self._shown_to(to, from_relay(_description(reply), target=form, offered=self._offers.get(to)))
+            return self._shown_to(to, from_relay(_description(reply), target=form))
 
     async def add_candidates(self, fragment: SessionDescription, *, by: str) -> None:
         """Feed trickled candidates (`ports.RelaySession.add_candidates`)."""
@@ -167,7 +165,6 @@ class RtpengineSession:
         """
         async with self._turn:
             self._talking -= {party}
-            self._offers.pop(party, None)
             self._shown.pop(party, None)
             if party in self._ends:
                 self._leaving.add(party)

@@ -129,11 +129,11 @@ def has_common_codec(offered: MediaDescription, answered: MediaDescription) -> b
 def rejecting(section: MediaDescription) -> MediaDescription:
     """Return the section that rejects this one (RFC 3264 section 6): the same line with port zero.
 
-    It has a connection in any case, as the session may have none (RFC 8866 section 5.7); a relay refuses the whole
-    description otherwise.
+    It has an address, as every section must where the session has none (RFC 8866 section 5.7); rtpengine insists on it.
     """
     kept = tuple(attribute for attribute in section.attributes if attribute.name == "mid")
-    formats, connection = section.formats or ("0",), section.connection or "IN IP4 0.0.0.0"
+    formats = section.formats or ("0",)
+    connection = section.connection or "IN IP4 0.0.0.0"
     return MediaDescription(section.media, 0, section.protocol, formats, connection=connection, attributes=kept)
 
 

@@ -5,6 +5,21 @@ import { Ears, camera, devices, statistics, tell } from "./media.js";
 let agent;
 let session;
 let ears;
+let audioCodec;
+
+// Leaves one audio codec in a description of ours, as a softphone that knows no other.
+const narrow = (event) => {
+  if (event.originator !== "local" || !audioCodec) return;
+  const [head, ...sections] = event.sdp.split(/^(?=m=)/m);
+  const narrowed = sections.map((section) => {
+    if (!section.startsWith("m=audio")) return section;
+    const kept = new RegExp(`^a=rtpmap:(\\d+) ${audioCodec}/`, "m").exec(section)[1];
+    return section
+      .replace(/^(m=audio \d+ \S+) .*$/m, `$1 ${kept}`)
+      .replace(/^a=(?:rtpmap|fmtp|rtcp-fb):(\d+) .*\r\n/gm, (line, number) => (number === kept ? line : ""));
+  });
+  event.sdp = head + narrowed.join("");
+};
 
 const listen = (made) => {
   session = made;
@@ -24,6 +39,10 @@ const listen = (made) => {
   made.on("hold", ({ originator }) => tell("hold", { originator }));
   made.on("unhold", ({ originator }) => tell("unhold", { originator }));
   made.on("reinvite", () => tell("reinvite"));
+  for (const way of ["local", "remote"]) {
+    made.on(`peerconnection:set${way}descriptionfailed`, (error) => console.error(way, String(error)));
+  }
+  made.on("sdp", narrow);
   made.on("newDTMF", ({ originator, dtmf }) => {
     if (originator === "remote") tell("digit", { digit: dtmf.tone, milliseconds: dtmf.duration });
   });
@@ -36,7 +55,8 @@ const answering = async (video) => ({
 });
 
 window.phone = {
-  register: ({ url, address, password, sessionTimers = false }) => {
+  register: ({ url, address, password, sessionTimers = false, onlyAudioCodec = "" }) => {
+    audioCodec = onlyAudioCodec;
     agent = new JsSIP.UA({
       sockets: [new JsSIP.WebSocketInterface(url)],
       uri: `sip:${address}`,
