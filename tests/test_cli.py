@@ -20,9 +20,12 @@ from typer.testing import CliRunner, Result
 from isthmus.admin.control import Control
 from isthmus.cli import app
 from isthmus.errors import ConfigurationError
+from isthmus.model import Address
+from isthmus.xmpp.vcard import MAXIMUM_PHOTO_OCTETS
 from tests.support.administration import AdministrationWorld
 
 ANA, BEN = "ana@corp.test", "ben@people.test"
+PNG = b"\x89PNG\r\n\x1a\n and the picture itself"
 
 
 class Command:
@@ -80,6 +83,35 @@ def test_a_user_is_added_listed_disabled_and_removed(command: Command) -> None:
     assert command.json("user", "list") == []
 
 
+def test_a_photo_is_set_from_a_file_and_taken_away(command: Command, tmp_path: Path) -> None:
+    command.ok("user", "add", ANA, "--generate")
+    photo = tmp_path / "ana.png"
+    photo.write_bytes(PNG)
+    told = command.json("user", "photo", ANA, str(photo))
+    assert (told["media_type"], told["octets"]) == ("image/png", len(PNG))
+    assert "has a photo now (image/png" in command.ok("user", "photo", ANA, str(photo))
+    assert command.json("user", "list")[0]["has_photo"] is True
+    assert "has no photo now" in command.ok("user", "photo", ANA, "--remove")
+    assert command.json("user", "list")[0]["has_photo"] is False
+
+
+def test_a_photo_that_will_not_do_is_refused_with_the_reason(command: Command, tmp_path: Path) -> None:
+    command.ok("user", "add", ANA, "--generate")
+    huge, text = tmp_path / "huge.png", tmp_path / "note.txt"
+    huge.write_bytes(PNG + bytes(10_000_000))
+    text.write_text("my face")
+    for arguments, reason in (
+        ([str(huge)], "larger than 128 KiB"),
+        ([str(text)], "neither PNG nor JPEG"),
+        ([str(tmp_path / "gone.png")], "cannot be read from"),
+        ([], "name the FILE"),
+        ([str(text), "--remove"], "name the FILE"),
+    ):
+        result = command.run("user", "photo", ANA, *arguments)
+        assert result.exit_code == 64
+        assert reason in result.stderr
+
+
 def test_a_password_comes_from_a_file_or_standard_input_never_from_an_argument(
     command: Command, tmp_path: Path
 ) -> None:
@@ -102,7 +134,9 @@ def test_policy_is_set_shown_tried_and_unset(command: Command) -> None:
     assert f"user:{ANA}=off" in command.ok("policy", "show")
     rows = {row["name"]: row["value"] for row in command.json("policy", "show", ANA)}
     assert rows["messages"] == "off"
-    assert "policy stops messages" in command.ok("explain", ANA, BEN)
+    explained = command.ok("explain", ANA, BEN)
+    assert "policy stops messages" in explained
+    assert "no calls yet" in explained
     command.ok("policy", "unset", "messages", "--for", f"user:{ANA}")
     assert command.json("audit")[0]["action"] == "policy unset"
 
@@ -206,6 +240,18 @@ def test_the_same_commands_talk_to_a_running_server(command: Command, server: Ad
     refused = command.run("user", "disable", "nobody@corp.test")
     assert refused.exit_code == 67
     assert "user list" in refused.stderr
+
+
+def test_the_largest_photo_reaches_a_running_server(
+    command: Command, server: AdministrationWorld, tmp_path: Path
+) -> None:
+    command.ok("user", "add", ANA, "--generate")
+    photo = tmp_path / "ana.png"
+    photo.write_bytes(PNG.ljust(MAXIMUM_PHOTO_OCTETS))
+    assert command.json("user", "photo", ANA, str(photo))["octets"] == MAXIMUM_PHOTO_OCTETS
+    photo.write_bytes(PNG.ljust(MAXIMUM_PHOTO_OCTETS + 1))
+    assert "larger than 128 KiB" in command.run("user", "photo", ANA, str(photo)).stderr
+    assert len(server.photos.update(Address.parse(ANA))) > 40
 
 
 def test_help_comes_at_once() -> None:

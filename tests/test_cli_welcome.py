@@ -164,3 +164,10 @@ def test_without_a_configuration_the_remedy_is_init(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--data", str(tmp_path), "welcome"])
     assert result.exit_code == 78
     assert "isthmus init" in result.stderr
+
+
+def test_a_person_learns_how_to_hear_themselves_where_there_are_calls(installation: Installation) -> None:
+    assert "call echo@corp.test" in installation.ok("welcome")
+    with (installation.directory / "isthmus.toml").open("a") as configuration:
+        configuration.write("\n[calls]\nenabled = false\n")
+    assert "call echo@corp.test" not in installation.ok("welcome")

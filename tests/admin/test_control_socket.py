@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from isthmus.admin.client import ControlClient, RemoteError
-from isthmus.admin.control import Control
+from isthmus.admin.control import MAXIMUM_BODY_OCTETS, Control
 from isthmus.errors import ServerNotRunningError, TransportError
 from isthmus.services.administration import Administration
 from tests.support.administration import AdministrationWorld
@@ -73,8 +73,8 @@ async def test_only_the_owner_may_open_the_socket(running: Running) -> None:
 
 
 async def test_too_long_arguments_are_refused(running: Running) -> None:
-    with pytest.raises(RemoteError, match="65536"):
-        await running.call("user.add", address="x" * 70_000)
+    with pytest.raises(RemoteError, match=str(MAXIMUM_BODY_OCTETS)):
+        await running.call("user.add", address="x" * MAXIMUM_BODY_OCTETS)
 
 
 async def test_a_second_server_is_refused_and_a_dead_ones_socket_is_replaced(running: Running) -> None:

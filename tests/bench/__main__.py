@@ -1,4 +1,4 @@
-"""Measure Isthmus. usage: scripts/bench [--json] [messages|presence|registrations|memory ...]"""
+"""Measure Isthmus. usage: scripts/bench [--json] [messages|presence|registrations|calls|memory ...]"""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 
 import uvloop
 
-from tests.bench import bench_memory, bench_messages, bench_presence, bench_registrations
+from tests.bench import bench_calls, bench_memory, bench_messages, bench_presence, bench_registrations
 from tests.bench.results import Figure, as_json, as_table
 
 BENCHES = {
     "messages": bench_messages.measure,
     "registrations": bench_registrations.measure,
     "presence": bench_presence.measure,
+    "calls": bench_calls.measure,
     "memory": bench_memory.measure,
 }
 

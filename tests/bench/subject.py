@@ -42,6 +42,16 @@ level = "warning"
 """
 
 
+# Nothing else may run beside what is measured.
+_NO_MEDIA = """
+[media]
+embedded = false
+
+[turn]
+embedded = false
+"""
+
+
 class Surroundings(Protocol):
     """Who stands on both sides of the gateway.
 
@@ -60,10 +70,18 @@ class Surroundings(Protocol):
 
 
 class Subject:
-    """Starts `isthmus serve` and knows what it uses."""
+    """Starts `isthmus serve` and knows what it uses.
 
-    def __init__(self, data: Path, neighbours: Surroundings, *, kind: str = "routed") -> None:
+    Args:
+        settings: further TOML, media among it; without any there is no media relay.
+
+    Attributes:
+        control_port: of the embedded media relay, where there is one.
+    """
+
+    def __init__(self, data: Path, neighbours: Surroundings, *, kind: str = "routed", settings: str = "") -> None:
         self.data = data
+        self.control_port = 0
         self.sip_port = free_port()
         neighbours.sip_target = ("127.0.0.1", self.sip_port)
         peers = f'peers = [{{host = "127.0.0.1", port = {neighbours.sip_port}, transport = "udp"}}]'
@@ -77,6 +95,7 @@ class Subject:
                 kind=kind,
                 peers=peers if kind == "routed" else "",
             )
+            + (settings or _NO_MEDIA)
         )
         self.process = Process(
             [sys.executable, "-m", "isthmus.cli", "serve"],

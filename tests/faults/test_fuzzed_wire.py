@@ -250,8 +250,9 @@ async def test_nothing_is_left_of_all_the_damage(gateway: Gateway, agent: SipAge
     after = gateway.resident_megabytes
     print(f"{before:.0f} MB before, {after:.0f} MB after {cases(2_000)} more")
     assert after - before < GROWTH_MEGABYTES * max(1.0, FACTOR)
-    # 64*T1 for what waits for retransmissions, and once more for requests of ours that these caused.
-    await wait_until(partial(_is_idle, gateway), "all transactions to end", 90)
+    # A call that nobody answers rings for a minute; 64*T1 for what waits for retransmissions, and once more for
+    # requests of ours that these caused.
+    await wait_until(partial(_is_idle, gateway), "all transactions to end", 150)
     await asyncio.wait_for(asyncio.gather(*lorises), 60)
     # Listeners for UDP, TCP, TLS, WebSocket, metrics and control, two component streams, the loop's own pair, and the
     # connection of the last look at the metrics.

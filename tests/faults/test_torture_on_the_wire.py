@@ -29,7 +29,7 @@ USERS = ("watson", "j.user", "user", "fluffy")
 SILENCE = 0
 
 # What a server behind this configuration answers over UDP. 401: process normally, but first say who you are;
-# 480: a call processed normally, as long as there are no calls.
+# 480: a call processed normally, to somebody who has no device.
 ANSWERS = {
     "badaspec": 400,
     "badbranch": 400,
@@ -44,7 +44,7 @@ ANSWERS = {
     "cparam01": 401,
     "cparam02": 401,
     "dblreq": 401,
-    "esc01": 480,
+    "esc01": 488,  # the neighbour takes the call, without any media
     "esc02": 501,
     "escnull": 401,
     "escruri": 400,
@@ -78,7 +78,7 @@ ANSWERS = {
     "unkscm": 416,
     "unksm2": 400,
     "unreason": SILENCE,
-    "wsinv": 401,
+    "wsinv": 481,
     "zeromf": 200,
     # RFC 5118
     "ipv4-mapped-ipv6": 480,
@@ -101,7 +101,8 @@ STREAM_ANSWERS = {
     **{name: [status] if status else [] for name, status in ANSWERS.items()},
     "clerr": [],
     "baddn": [],
-    "dblreq": [401, 480],
+    "dblreq": [401, 488],
+    "esc01": [480],  # nobody listens where its callee should be
     "inv2543": [400],
 }
 CLOSES = {"mcl01", "ncl", "inv2543", "dblreq"}
@@ -223,7 +224,8 @@ async def test_a_torture_message_on_a_connection_gets_its_answer_and_the_server_
             if item.status >= 200:
                 got.append(item.status)
         is_closed = not found
-    assert got == wanted
+    # A call is answered by whom it is for, so what came after it may be answered before.
+    assert sorted(got) == sorted(wanted) if name == "esc01" else got == wanted
     assert is_closed == (name in CLOSES)
     async with sip_agent(neighbour_address) as agent:
         await agent.is_served(server.udp)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.support.call_stage import CallStage
 from tests.support.isthmus_process import IsthmusProcess
 from tests.support.prosody import ProsodyServer, start_federation
 from tests.support.stage import Stage
@@ -51,6 +52,14 @@ async def sign_in() -> AsyncIterator[SignIn]:
     yield sign_in
     for client in clients:
         await client.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def call_stage(isthmus: IsthmusProcess) -> AsyncIterator[CallStage]:
+    """The same, for people who call."""
+    made = CallStage(isthmus)
+    yield made
+    await made.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

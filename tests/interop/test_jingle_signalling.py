@@ -15,11 +15,11 @@ from isthmus.net.system_clock import SystemClock
 from isthmus.net.xmpp_component import ComponentLink
 from isthmus.net.xmpp_queries import QueryResponder
 from isthmus.ports import XmppLink
-from isthmus.services.calls.jingle_door import JingleDoor
-from isthmus.services.calls.jingle_leg import JingleLeg, JingleSurroundings
-from isthmus.services.calls.jingle_proposal_leg import JingleProposalLeg
-from isthmus.services.calls.jingle_registry import JingleRegistry
-from isthmus.services.calls.jingle_wire import JingleWire
+from isthmus.services.calls.jingle.door import JingleDoor
+from isthmus.services.calls.jingle.leg import JingleLeg, JingleSurroundings
+from isthmus.services.calls.jingle.proposal_leg import JingleProposalLeg
+from isthmus.services.calls.jingle.registry import JingleRegistry
+from isthmus.services.calls.jingle.wire import JingleWire
 from isthmus.services.calls.leg import IncomingCall, Leg, LegAccepted, LegConfirmed, LegEnded, LegEvent, LegRinging
 from isthmus.trace import Trace
 from tests.support.jingle_house import ANA, ANA_JID, BEN, Everybody, content, sdp, transport
@@ -226,7 +226,7 @@ async def test_a_call_outlives_a_restart_of_the_server_only_as_long_as_its_clien
     async with asyncio.timeout(20):
         await gateway.up.wait()
     # The client has not signed in again. One ping has not told that it answers pings, so the error says nothing yet.
-    leg._answers_pings = True
+    leg._watch._is_answered = True
     leg.verify()
     ended = await gateway.event()
     assert isinstance(ended, LegEnded)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from base64 import b64decode
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -12,6 +15,7 @@ from tests.support.isthmus_process import PASSWORD, IsthmusProcess
 from tests.support.profanity import Profanity, needs_profanity
 from tests.support.prosody import needs_prosody
 from tests.support.stage import Stage
+from tests.support.xmpp_client import XmppClient
 
 pytestmark = [
     pytest.mark.interop,
@@ -20,15 +24,18 @@ pytestmark = [
     needs_prosody,
 ]
 
-ANA, TOM, UTE, VERA, MIA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "vera", "mia"))
+ANA, TOM, UTE, VERA, MIA, INA = (f"{name}@corp.test" for name in ("ana", "tom", "ute", "vera", "mia", "ina"))
 BEN, EVA, LEO = (f"{name}@people.test" for name in ("ben", "eva", "leo"))
 SERVICE = "isthmus@corp.test"
+# The smallest picture there is: one grey point.
+PNG = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+CARD = "<vCard xmlns='vcard-temp'/>"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def isthmus(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[IsthmusProcess]:
     async with IsthmusProcess(tmp_path_factory.mktemp("isthmus")).running() as installation:
-        await installation.add_people(ANA, TOM, UTE, VERA, MIA, consumers=(BEN, EVA, LEO))
+        await installation.add_people(ANA, TOM, UTE, VERA, MIA, INA, consumers=(BEN, EVA, LEO))
         yield installation
 
 
@@ -113,3 +120,36 @@ async def test_an_app_learns_whom_it_talks_to(stage: Stage) -> None:
         assert answer.get("type") == "result", payload
     answer = await leo.query(f"<iq type='get' id='q-last' to='{MIA}'><what xmlns='urn:example:unheard-of'/></iq>")
     assert answer.find("{jabber:client}error/{urn:ietf:params:xml:ns:xmpp-stanzas}service-unavailable") is not None
+
+
+async def test_an_app_shows_the_photo_that_the_administrator_gave_a_phone(stage: Stage, tmp_path: Path) -> None:
+    """XEP-0153: presence names another photo, the app fetches the card, and its hash is the one that was named."""
+    phone, leo = await stage.phone(INA, SERVICE), await stage.app(LEO)
+    leo.send(f"<presence type='subscribe' to='{INA}'/>")
+    await phone.wait_for_message(LEO)
+    await phone.send_message(SERVICE, "accept")
+    assert await photo_told(leo) == "", "there is none, which clients are told"
+    (tmp_path / "ina.png").write_bytes(PNG)
+    await stage.isthmus.cli("user", "photo", INA, str(tmp_path / "ina.png"))
+    assert await photo_told(leo) == hashlib.sha1(PNG, usedforsecurity=False).hexdigest()
+    card = await leo.query(f"<iq type='get' id='card-1' to='{INA}'>{CARD}</iq>")
+    assert card.findtext(".//{vcard-temp}PHOTO/{vcard-temp}TYPE") == "image/png"
+    assert b64decode(card.findtext(".//{vcard-temp}PHOTO/{vcard-temp}BINVAL", "")) == PNG
+
+    stranger = await stage.app(EVA)
+    refused = await stranger.query(f"<iq type='get' id='card-2' to='{INA}'>{CARD}</iq>")
+    assert refused.get("type") == "error"
+
+    await stage.isthmus.cli("user", "photo", INA, "--remove")
+    assert await photo_told(leo) == ""
+    card = await leo.query(f"<iq type='get' id='card-3' to='{INA}'>{CARD}</iq>")
+    assert card.find(".//{vcard-temp}PHOTO") is None
+
+
+async def photo_told(app: XmppClient) -> str:
+    """The hash in the next presence of ina's that names a photo, "" for none."""
+    path = "{vcard-temp:x:update}x/{vcard-temp:x:update}photo"
+    told = await app.expect(
+        lambda stanza: stanza.get("from", "").startswith(INA) and stanza.find(path) is not None, "which photo is ina's"
+    )
+    return told.findtext(path, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -253,34 +254,40 @@ async def test_a_client_asks_its_own_server_and_the_credentials_it_gets_are_take
     await prosody.stop()
 
 
-async def allocates(port: int, username: str, password: str) -> bool:
-    try:
-        transport, _ = await aioice.turn.create_turn_endpoint(
-            asyncio.DatagramProtocol, server_addr=("127.0.0.1", port), username=username, password=password
-        )
-    except aioice.stun.TransactionFailed:
-        return False
-    transport.close()
-    return True
+@contextlib.asynccontextmanager
+async def client(port: int, username: str, password: str) -> AsyncIterator[aioice.turn.TurnClientUdpProtocol]:
+    server = ("127.0.0.1", port)
 
-
-async def permits(config: Configuration, username: str, password: str, peer: str) -> bool:
-    """Whether the server would send to this peer: a channel can be bound to it (RFC 8656 section 12.2)."""
-    server = ("127.0.0.1", config.turn.port)
-
-    def client() -> aioice.turn.TurnClientUdpProtocol:
+    def make() -> aioice.turn.TurnClientUdpProtocol:
         return aioice.turn.TurnClientUdpProtocol(
             server, username=username, password=password, lifetime=600, channel_refresh_time=500
         )
 
-    _, protocol = await asyncio.get_running_loop().create_datagram_endpoint(client, remote_addr=server)
-    await protocol.connect()
+    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(make, remote_addr=server)
+    yield protocol
+    transport.close()
+
+
+async def allocates(port: int, username: str, password: str) -> bool:
+    async with client(port, username, password) as protocol:
+        try:
+            await protocol.connect()
+        except aioice.stun.TransactionFailed:
+            return False
+        await protocol.delete()
+        return True
+
+
+async def permits(config: Configuration, username: str, password: str, peer: str) -> bool:
+    """Whether the server would send to this peer: a channel can be bound to it (RFC 8656 section 12.2)."""
     refusals = []
-    try:
-        await protocol.channel_bind(0x4001, (peer, 40_000))
-    except aioice.stun.TransactionFailed as error:
-        refusals.append(error.response.attributes["ERROR-CODE"][0])
-    await protocol.delete()
+    async with client(config.turn.port, username, password) as protocol:
+        await protocol.connect()
+        try:
+            await protocol.channel_bind(0x4001, (peer, 40_000))
+        except aioice.stun.TransactionFailed as error:
+            refusals.append(error.response.attributes["ERROR-CODE"][0])
+        await protocol.delete()
     assert refusals in ([], [403])
     return not refusals
 

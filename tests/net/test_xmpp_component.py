@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -16,14 +17,20 @@ from isthmus.net import xmpp_component
 from isthmus.net.system_clock import SystemClock
 from isthmus.net.xmpp_component import ComponentLink
 from isthmus.net.xmpp_queries import QueryResponder
-from isthmus.ports import Profile, XmppLink
+from isthmus.ports import Photo, Profile, XmppLink
 from isthmus.trace import Trace, TraceLine
+from isthmus.xmpp.vcard import MAXIMUM_PHOTO_OCTETS
 from tests.support.processes import free_port
 from tests.support.prosody import ProsodyServer, needs_prosody
+from tests.support.xmpp import stanza
 from tests.support.xmpp_client import XmppClient
 
 NS = "{jabber:component:accept}"
 BODY = f"{NS}body"
+
+
+async def photo_of_ana() -> Photo:
+    return Photo(b"\x89PNG\r\n\x1a\n" + bytes(MAXIMUM_PHOTO_OCTETS - 8), "image/png", "0")
 
 
 class KnownUsers:
@@ -31,7 +38,7 @@ class KnownUsers:
 
     async def profile(self, user: Address, asked_by: Address) -> Profile | None:
         if str(user) == "ana@corp.test" and str(asked_by) == "ben@people.test":
-            return Profile(display_name="Ana & Co", photo=b"png", photo_type="image/png", idle_seconds=7)
+            return Profile(display_name="Ana & Co", photo=photo_of_ana, idle_seconds=7)
         return None
 
 
@@ -263,6 +270,11 @@ class TestQueriesOfARealClient:
         assert answer.get("type") == "result"
         assert answer.find(f".//{{*}}{found}") is not None
 
+    async def test_the_largest_photo_arrives_whole(self, bench: Bench, ben: XmppClient) -> None:
+        del bench
+        answer = await ben.query("<iq type='get' id='card' to='ana@corp.test'><vCard xmlns='vcard-temp'/></iq>")
+        assert b64decode(answer.findtext(".//{vcard-temp}BINVAL", "")) == (await photo_of_ana()).content
+
     async def test_everything_else_is_refused_and_nothing_is_left_open(self, bench: Bench, ben: XmppClient) -> None:
         del bench
         payloads = (
@@ -464,6 +476,26 @@ class TestASilentServer:
             assert any("stopped reading" in text for text in bench.decisions())
             async with asyncio.timeout(5):
                 await link.drained()
+        finally:
+            await link.stop()
+
+    async def test_somebody_who_asks_for_a_thousand_photos_does_not_cost_us_the_link(
+        self, silent: SilentServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A thousand would be more than the link may owe its server: they wait until it has read the first ones."""
+        monkeypatch.setattr(xmpp_component, "MAXIMUM_WAITING_OCTETS", 8 * 1024 * 1024)
+        bench = Bench(silent.port)
+        link = await bench.up()
+        try:
+            addresses = "from='ben@people.test/app' to='ana@corp.test'"
+            for number in range(1_000):
+                query = f"<iq type='get' id='{number}' {addresses}><vCard xmlns='vcard-temp'/></iq>"
+                link.stanza_received(stanza(query))
+            for _ in range(2_000):
+                await asyncio.sleep(0)
+            assert link.is_congested
+            assert link.is_connected
+            link.send(message("still there"))
         finally:
             await link.stop()
 

@@ -13,7 +13,7 @@ from isthmus.errors import StoreError
 from isthmus.model import Address, Modality
 from isthmus.net import xmpp_queries
 from isthmus.net.xmpp_queries import QueryResponder
-from isthmus.ports import IqRefusal, Profile
+from isthmus.ports import IqRefusal, Photo, Profile
 from isthmus.xmpp import capabilities as caps
 from tests.support.clock import FakeClock
 from tests.support.xmpp import stanza
@@ -30,8 +30,15 @@ class Profiles:
     """Implements ports.Profiles: ana is known to ben and to nobody else."""
 
     def __init__(
-        self, *, failure: Exception | None = None, hangs: bool = False, calls: frozenset[Modality] = frozenset()
+        self,
+        *,
+        failure: Exception | None = None,
+        hangs: bool = False,
+        calls: frozenset[Modality] = frozenset(),
+        photo: Photo | None = None,
     ) -> None:
+        self.photos_fetched = 0
+        self._photo = photo
         self._calls = calls
         self._failure = failure
         self._hangs = hangs
@@ -42,9 +49,12 @@ class Profiles:
         if self._hangs:
             await asyncio.Event().wait()
         if (str(user), str(asked_by)) == (ANA, "ben@people.test"):
-            photo = {"photo": b"png", "photo_type": "image/png"}
-            return Profile(display_name="Ana <3 & Co", idle_seconds=7, calls=self._calls, **photo)  # type: ignore[arg-type]
+            return Profile(display_name="Ana <3 & Co", photo=self._photo_of_ana, idle_seconds=7, calls=self._calls)
         return None
+
+    async def _photo_of_ana(self) -> Photo | None:
+        self.photos_fetched += 1
+        return self._photo
 
 
 def responder(profiles: Profiles | None = None, clock: FakeClock | None = None) -> QueryResponder:
@@ -177,9 +187,19 @@ class TestAUser:
         assert not list(answered(ITEMS)[0])
 
     def test_the_vcard_has_name_and_photo_escaped(self) -> None:
-        answer = answered(VCARD)
+        answer = answered(VCARD, by=responder(Profiles(photo=Photo(b"png", "image/png", "0"))))
         assert answer.findtext(".//{vcard-temp}FN") == "Ana <3 & Co"
-        assert answer.findtext(".//{vcard-temp}BINVAL") == "cG5n"
+        assert answer.findtext(".//{vcard-temp}PHOTO/{vcard-temp}TYPE") == "image/png"
+        assert answer.findtext(".//{vcard-temp}PHOTO/{vcard-temp}BINVAL") == "cG5n"
+
+    def test_a_vcard_without_photo_says_nothing_of_one(self) -> None:
+        assert answered(VCARD).find(".//{vcard-temp}PHOTO") is None
+
+    @pytest.mark.parametrize(("payload", "times"), [(VCARD, 1), (PING, 0), (LAST, 0), (INFO, 0)])
+    def test_the_photo_is_fetched_for_a_vcard_alone(self, payload: str, times: int) -> None:
+        profiles = Profiles()
+        answered(payload, by=responder(profiles))
+        assert profiles.photos_fetched == times
 
     def test_idle_time_is_told(self) -> None:
         assert answered(LAST)[0].get("seconds") == "7"

@@ -1,10 +1,17 @@
 """Plays: typing, receipts, markers (STANDARDS 1.5), and what must not be claimed or leaked (edge cases 23, 28)."""
 
+import re
+from typing import Any
 from xml.etree.ElementTree import Element
+
+import pytest
 
 from isthmus.interworking.cpim import CPIM_TYPE, build_cpim
 from isthmus.interworking.imdn import IMDN_TYPE, DispositionReport, build_imdn
 from isthmus.interworking.is_composing import IS_COMPOSING_TYPE, IsComposing, build_is_composing
+from isthmus.interworking.messages import MAXIMUM_ID_LENGTH
+from isthmus.services.messaging_notifications import MAXIMUM_UNDISPLAYED
+from isthmus.services.messaging_to_sip import MAXIMUM_LANE_BACKLOG
 from isthmus.sip.message import SipRequest
 from tests.support.messaging_house import ANA, BEN, House
 from tests.support.sip import sip_request
@@ -51,9 +58,9 @@ def states(elements: list[Element]) -> list[str]:
     return [part.tag.removeprefix(CHAT_STATES) for element in elements for part in element if CHAT_STATES in part.tag]
 
 
-async def friends() -> House:
+async def friends(**limits: Any) -> House:
     """ana and ben see each other, and have spoken."""
-    house = await House().open()
+    house = await House(**limits).open()
     await house.befriend(ANA, BEN)
     await house.befriend(BEN, ANA)
     await house.register()
@@ -305,3 +312,61 @@ async def test_receipts_wait_behind_a_message_under_way_and_are_not_stored() -> 
     assert "<delivered/>" in house.endpoint.sent[-1].text
     await house.later(1)
     assert house.journal == []
+
+
+# --- what is bounded ---
+
+
+async def test_displayed_covers_the_last_hundred_and_not_a_whole_archive() -> None:
+    house = await friends(user_requests_per_second=0)
+    await house.register(headers=[("Accept", "text/plain, message/cpim")])
+    total = MAXIMUM_UNDISPLAYED + 3
+    for number in range(total):
+        await house.sip(cpim("text/plain", b"text", f"imdn-{number:03}", asks=["display"]))
+        await settle()
+    house.taken()
+    await house.hears(
+        "<message from='ben@people.test/phone' to='ana@corp.test' id='x'>"
+        f"<displayed xmlns='urn:xmpp:chat-markers:0' id='imdn-{total - 1:03}'/></message>"
+    )
+    await settle(5 * total)
+    told = [text for sent in house.taken() for text in re.findall(r"<message-id>(imdn-\d+)<", sent.text)]
+    assert told == [f"imdn-{number:03}" for number in range(3, total)]
+
+
+async def test_receipts_behind_a_phone_that_does_not_answer_end_at_a_hundred() -> None:
+    house = await friends(user_requests_per_second=0)
+    await house.register(headers=[("Accept", "text/plain, message/cpim")])
+    total = MAXIMUM_LANE_BACKLOG + 3
+    for number in range(total):
+        await house.sip(cpim("text/plain", b"please confirm", f"imdn-{number:03}", asks=["positive-delivery"]))
+        await settle()
+    house.endpoint.is_holding = True
+    await house.chat("under way", ident="m7")
+    for number in range(total):
+        await house.hears(
+            "<message from='ben@people.test/phone' to='ana@corp.test' id='x'>"
+            f"<received xmlns='urn:xmpp:receipts' id='imdn-{number:03}'/></message>"
+        )
+    assert house.messaging.waiting(ANA) == 1 + MAXIMUM_LANE_BACKLOG
+    house.endpoint.is_holding = False
+    (message,) = house.taken()
+    message.answer(200)
+    await settle(5 * total)
+    told = [text for sent in house.taken() for text in re.findall(r"<message-id>(imdn-\d+)<", sent.text)]
+    assert told == [f"imdn-{number:03}" for number in range(MAXIMUM_LANE_BACKLOG)]
+    await house.chat("and on it goes", ident="m8")
+    assert ["and on it goes" in sent.text for sent in house.taken()] == [True]
+
+
+@pytest.mark.parametrize("notification", [("delivery", "delivered"), ("display", "displayed"), ("delivery", "failed")])
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_a_report_about_an_endless_id_is_answered_and_goes_no_further(
+    notification: tuple[str, str], excess: int
+) -> None:
+    house = await friends()
+    identifier = "r" * (MAXIMUM_ID_LENGTH + excess)
+    assert (await house.sip(report(identifier, *notification))).status == 200
+    await settle()
+    about = [text for text in house.link.stanzas if identifier in text]
+    assert len(about) == 1 - excess

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from isthmus.model import Address, Failure, MessageKind, Origin
-from tests.support.administration import AdministrationWorld
+from isthmus.model import Address, Failure, MessageKind, Modality, Origin
+from isthmus.ports import CallRecord
+from isthmus.services.explanation import offered_by
+from tests.support.administration import AdministrationWorld, example_configuration
 
 ANA, BEN = Address("ana", "corp.test"), Address("ben", "people.test")
 
@@ -31,7 +33,7 @@ async def test_two_people_without_restrictions(world: AdministrationWorld) -> No
     assert told["summary"] == [
         "ana@corp.test and ben@people.test: neither sees the other's presence",
         "policy lets everything cross",
-        "not offered by this version, whatever policy says: audio, video, files, conferences",
+        "not offered here, whatever policy says: files, conferences",
     ]
 
 
@@ -67,6 +69,16 @@ async def test_what_crossed_and_what_failed_is_told(world: AdministrationWorld) 
     assert "no device took the message" in json.dumps(told["summary"])
 
 
+async def test_the_last_calls_between_the_two_are_told(world: AdministrationWorld) -> None:
+    tom = Address("tom", "corp.test")
+    until = world.clock.wall() + 100
+    for number, (caller, callee) in enumerate([(ANA, BEN)] * 5 + [(tom, BEN), (ANA, tom), (BEN, ANA)]):
+        world.store.note_call(CallRecord(f"call{number}", caller, callee, number, number + 1, number + 4), until)
+    told = await explain(world)
+    assert [row["id"] for row in told["calls"]] == ["call7", "call4", "call3", "call2", "call1"]  # type: ignore[attr-defined]  # plain JSON
+    assert {row["seconds"] for row in told["calls"]} == {3}  # type: ignore[attr-defined]  # plain JSON
+
+
 async def test_a_person_who_does_not_exist_is_named(world: AdministrationWorld) -> None:
     told = await world.do("explain", one="nobody@corp.test", other="ben@people.test")
     assert told["summary"][0] == "nobody@corp.test does not exist"
@@ -77,3 +89,9 @@ async def test_asking_does_not_use_up_a_discovered_domains_allowance(world: Admi
         told = await world.do("explain", one="ana@corp.test", other="eve@elsewhere.test")
     assert all(row["is_allowed"] for row in told["verdicts"])
     assert await world.store.domain_rules() == []
+
+
+async def test_calls_that_are_switched_off_are_not_offered_whatever_policy_says() -> None:
+    configuration = example_configuration()
+    off = configuration.model_copy(update={"calls": configuration.calls.model_copy(update={"enabled": False})})
+    assert offered_by(configuration) - offered_by(off) == {Modality.AUDIO, Modality.VIDEO}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from isthmus.model import Address, Authorisation, AuthorisationState, Failure, Message, MessageKind, Origin, User
 from isthmus.ports import (
@@ -20,12 +18,12 @@ from isthmus.ports import (
     DomainRule,
     Flow,
     JournalEntry,
+    Photo,
     PolicySetting,
     Publication,
     Store,
     SubscriptionRecord,
 )
-from isthmus.store import schema
 from isthmus.store.sql_store import SqlStore
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
@@ -33,7 +31,6 @@ from tests.support.memory_store import MemoryStore
 ANA = Address("ana", "corp.test")
 BEN = Address("ben", "people.test")
 ODD = Address("o'brien @home", "bücher.test")
-POSTGRESQL_URL = os.environ.get("ISTHMUS_TEST_POSTGRESQL_URL", "")
 
 Make = Callable[[], Store]
 
@@ -49,16 +46,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Ma
     if request.param == "memory":
         store = MemoryStore(clock.wall, clock.monotonic)
         return lambda: store
-    url = ""
-    if request.param == "postgresql":
-        if not POSTGRESQL_URL:
-            pytest.skip("ISTHMUS_TEST_POSTGRESQL_URL names no empty PostgreSQL database to try")
-        url = POSTGRESQL_URL
-        engine = create_engine(url)
-        schema.metadata.drop_all(engine)
-        with engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
-        engine.dispose()
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else ""
     return lambda: SqlStore(tmp_path / "data", url, wall=clock.wall, monotonic=clock.monotonic)
 
 
@@ -232,6 +220,23 @@ async def test_deleting_a_user_takes_bindings_and_publications_but_not_contacts(
     assert [item.address for item in await store.bindings()] == [ODD]
     assert [item.address for item in await store.publications()] == [ODD]
     assert len(await store.authorisations()) == 1
+
+
+async def test_photos_are_kept_whole_one_per_user_until_the_user_is_deleted(store: Store, make: Make) -> None:
+    png, jpeg = Photo(b"\x89PNG\x00\xff" * 20_000, "image/png", "a1"), Photo(b"\xff\xd8", "image/jpeg", "b2")
+    await store.save_photo(ANA, jpeg)
+    await store.save_photo(ANA, png)
+    await store.save_photo(ODD, jpeg)
+    store = await reopened(store, make)
+    assert await store.photo_hashes() == [(ANA, "a1"), (ODD, "b2")]
+    assert await store.photo(ANA) == png
+    assert await store.photo(BEN) is None
+    await store.delete_photo(ODD)
+    await store.delete_photo(ODD)
+    await store.delete_user(ANA)
+    assert await store.photo_hashes() == []
+    assert await store.photo(ANA) is None
+    await store.close()
 
 
 async def test_consumers_are_kept_without_digests(store: Store) -> None:
@@ -436,11 +441,10 @@ CALL = CallRecord(
 async def test_call_records_keep_every_field_over_a_restart(store: Store, make: Make, clock: FakeClock) -> None:
     store.note_call(CALL, clock.wall() + 60)
     assert await store.calls() == [CALL]
-    await store.close()
-    again = make()
-    await again.open()
-    assert await again.call("c1") == CALL
+    store = await reopened(store, make)
+    assert await store.call("c1") == CALL
     assert CALL.seconds == 60.5
+    await store.close()
 
 
 async def test_call_records_are_read_newest_first_by_person_and_until_they_expire(
@@ -462,7 +466,6 @@ async def test_live_calls_are_what_the_next_run_finds(store: Store, make: Make) 
     store.note_live_call("two", {"legs": [2]})
     store.note_live_call("one", {"legs": [3]})
     store.note_live_call_gone("two")
+    store = await reopened(store, make)
+    assert await store.live_calls() == [("one", {"legs": [3]})]
     await store.close()
-    again = make()
-    await again.open()
-    assert await again.live_calls() == [("one", {"legs": [3]})]

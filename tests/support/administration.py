@@ -13,6 +13,7 @@ from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
 from isthmus.services.explanation import Explanation
+from isthmus.services.photos import Photos
 from isthmus.services.policing import Policing
 from isthmus.trace import Trace
 from tests.support.clock import FakeClock
@@ -63,6 +64,7 @@ class AdministrationWorld:
         self.store, self.bus, self.clock = MemoryStore(), InProcessBus(), FakeClock()
         self.trace = Trace(self.clock.wall)
         self.directory = Directory(self.configuration, self.store, self.bus)
+        self.photos = Photos(self.directory, self.store, self.bus, self.clock)
         self.policing = Policing(
             self.store,
             self.bus,
@@ -88,12 +90,14 @@ class AdministrationWorld:
             self.clock,
             contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
             is_live=is_live,
+            more=self.photos.functions,
         )
 
     async def start(self) -> None:
         """Load everything, as at start-up."""
         await self.store.open()
         await self.directory.load()
+        await self.photos.load()
         await self.policing.load()
         await self.contacts.load()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.baresip import Baresip
+from tests.support.processes import wait_until
 from tests.support.tones import NOTHING, Sound, read_wave, wait_for_tone
 
 PCMU, PCMA, G722, OPUS = "PCMU/8000/1", "PCMA/8000/1", "G722/8000/1", "opus/48000/2"
@@ -139,6 +140,10 @@ class CallPhone(Baresip):
         """Say nothing from now on, or speak again; nothing is signalled."""
         await self.command("mute")
 
+    async def say(self, hertz: int) -> None:
+        """Say another tone, which nobody can have heard before."""
+        await self.command("ausrc", f"ausine,{hertz}")
+
     async def press(self, digits: str) -> None:
         """Send digits as telephone-events (RFC 4733)."""
         for digit in digits:
@@ -156,6 +161,15 @@ class CallPhone(Baresip):
         """Re-INVITE with video of this direction; `inactive` takes it out (port 0)."""
         await self.command("video_dir", direction)
 
+    async def sees(self, frames: int = 5, seconds: float = 15.0) -> None:
+        """Return when this many more frames arrived (their count begins anew with every change of the call)."""
+        before = await self.frames_received()
+
+        async def has_seen() -> bool:
+            return await self.frames_received() not in range(before + frames)
+
+        await wait_until(has_seen, "pictures to arrive", seconds)
+
     async def frames_received(self) -> int:
         """Video frames decoded and shown in the current call."""
         found = re.search(r"vidisp:.* frames=(\d+)", await self.command("video_debug"))
@@ -165,6 +179,22 @@ class CallPhone(Baresip):
         """What it heard in its latest call."""
         files = sorted(self._recordings.glob("*-dec.wav"), key=lambda file: file.stat().st_mtime_ns)
         return read_wave(files[-1]) if files else NOTHING
+
+    async def goes_on_hearing(self, packets: int = 25, seconds: float = 15.0) -> None:
+        """Return when this many more packets of sound arrived.
+
+        What `hears` needs, baresip 1.0 stops to record with the first re-INVITE.
+        """
+        before = await self._packets_received()
+
+        async def has_more() -> bool:
+            return await self._packets_received() >= before + packets
+
+        await wait_until(has_more, "packets of sound", seconds)
+
+    async def _packets_received(self) -> int:
+        found = re.search(r"rcvd=(\d+)", await self.command("audio_debug"))
+        return int(found[1]) if found else 0
 
     async def hears(self, hertz: float, seconds: float = 15.0) -> None:
         """Return when it hears this tone."""

@@ -19,9 +19,9 @@ from isthmus.ports import Flow, IncomingRequest
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.authentication import Authenticator
 from isthmus.services.calls.leg import IncomingCall
-from isthmus.services.calls.sip_calls import SipCalls
-from isthmus.services.calls.sip_door import SipDoor
-from isthmus.services.calls.sip_ringer import SipRinger
+from isthmus.services.calls.sip.calls import SipCalls
+from isthmus.services.calls.sip.door import SipDoor
+from isthmus.services.calls.sip.ringer import SipRinger
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
 from isthmus.services.loop_protection import LoopProtection

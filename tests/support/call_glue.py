@@ -19,7 +19,7 @@ from isthmus.services.calls.leg import (
     LegRinging,
 )
 from isthmus.services.calls.ringing import Invitation
-from isthmus.services.calls.sip_ringer import SipRinger
+from isthmus.services.calls.sip.ringer import SipRinger
 
 
 class Glue:

@@ -17,9 +17,9 @@ from isthmus.net.sip_received_request import ReceivedAck, ReceivedRequest
 from isthmus.ports import Flow, IncomingRequest, InviteSink, NextHop, RequestSink, SentInvite
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import IncomingCall, Leg, LegEnded, LegEvent
-from isthmus.services.calls.sip_calls import SipCalls
-from isthmus.services.calls.sip_door import SipDoor
-from isthmus.services.calls.sip_leg_callee import SipCalleeLeg
+from isthmus.services.calls.sip.calls import SipCalls
+from isthmus.services.calls.sip.door import SipDoor
+from isthmus.services.calls.sip.leg_callee import SipCalleeLeg
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.sip.client_transaction import ClientTransaction
 from isthmus.sip.dialog import Dialog
@@ -144,7 +144,8 @@ class LabEndpoint:
             if flow in self._closed:
                 raise TransportError("the connection is closed")
             return self._ends[flow]
-        uri = next_hop.uri if next_hop is not None else (request.routes[0].uri if request.routes else request.uri)
+        explicit = next_hop.uri if next_hop is not None else None
+        uri = explicit or (request.routes[0].uri if request.routes else request.uri)
         for end in self._ends.values():
             if isinstance(uri, SipUri) and end.flow.remote_host == uri.host and end.flow not in self._closed:
                 return end

@@ -8,6 +8,7 @@ from isthmus.net.rtpengine_ng import NgAddress
 from tests.support.baresip_calls import CallPhone
 from tests.support.chromium import Chromium, WebPhone
 from tests.support.isthmus_process import PASSWORD
+from tests.support.jingle_call import JingleCall
 from tests.support.jingle_client import JingleClient
 from tests.support.processes import free_port, wait_until
 from tests.support.rtpengine import relayed_calls
@@ -50,6 +51,42 @@ class CallStage(Stage):
         url = f"ws://{self.isthmus.xmpp_interface}:{self.isthmus.http_port}/xmpp-websocket"
         await page.register(url=url, address=address, password=PASSWORD, resource=resource)
         return page
+
+    # --- calls as far as both talk ---
+
+    async def phone_calls_app(self, phone: CallPhone, app: JingleClient, **media: bool) -> JingleCall:
+        """The phone dials the app's account, it rings, is taken, and stands."""
+        await phone.dial(app.bare)
+        call = await app.incoming()
+        await call.ring()
+        await phone.hears_ringing()
+        await call.accept(**media)
+        await phone.is_in_call()
+        return call
+
+    async def app_calls_phone(
+        self, app: JingleClient, phone: CallPhone, *, to: str = "", video: bool = False
+    ) -> JingleCall:
+        """The app calls the phone's owner (or `to`, one of the owner's JIDs), it rings, is taken, and stands."""
+        call = await app.call(to or phone.address, video=video)
+        await phone.rings()
+        await call.is_ringing()
+        await phone.answer()
+        await call.is_accepted()
+        await phone.is_in_call()
+        return call
+
+    async def last_record(self) -> dict[str, Any]:
+        """The latest call record, once no call is live."""
+
+        async def look() -> dict[str, Any] | None:
+            if await self.isthmus.operation("call.live"):
+                return None
+            found: list[dict[str, Any]] = await self.isthmus.operation("call.list")
+            return found[0] if found else None
+
+        record: dict[str, Any] = await wait_until(look, "the record of the call")
+        return record
 
     async def calls_in_relay(self) -> list[str]:
         """The calls whose media the relay carries now."""

@@ -49,7 +49,8 @@ class JingleCall:
         self._has_offer, self._changed = asyncio.Event(), asyncio.Event()
         self._told: asyncio.Queue[Element] = asyncio.Queue()
         self._unread: list[str] = []
-        client.spawn(self._work())
+        self._worker = client.spawn(self._work())
+        self._closing: asyncio.Task[None] | None = None
 
     # --- what a person does ---
 
@@ -114,6 +115,10 @@ class JingleCall:
     async def unmute(self) -> None:
         self._media.voice.is_muted = False
         await self._tell_info("unmute")
+
+    def say(self, hertz: float) -> None:
+        """Say another tone, which nobody can have heard before."""
+        self._media.voice.hertz = hertz
 
     async def press(self, digits: str) -> None:
         """Send digits in signalling (XEP-0181)."""
@@ -264,7 +269,7 @@ class JingleCall:
             )
 
     async def _on_terminate(self, root: Element) -> None:
-        await self._end(reason_of(root) or "success")
+        self._end_soon(reason_of(root) or "success")  # which ends this work as well
 
     async def _on_info(self, root: Element) -> None:
         for child in root:
@@ -331,7 +336,16 @@ class JingleCall:
         await self.close()
 
     async def close(self) -> None:
-        """Stop the media; nothing is signalled."""
+        """Stop the media however far they got, in bounded time; nothing is signalled.
+
+        Whoever waits may be cancelled, the closing goes on; all wait for the same one.
+        """
+        self._closing = self._closing or asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
         await self._media.close()
 
     def _note(self, entry: str) -> None:

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
@@ -64,6 +64,7 @@ class JingleClient(XmppClient):
         self.calls: dict[str, JingleCall] = {}
         self._ringing: asyncio.Queue[JingleCall] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_leaving = False
 
     @property
     def features(self) -> list[str]:
@@ -78,6 +79,7 @@ class JingleClient(XmppClient):
         await super().start(is_available=False)
         if is_available:
             self.send(f"<presence>{self.capabilities()}</presence>")
+            await self.presence(None, sender=self.jid)  # from now on it is among the devices that ring
 
     def capabilities(self) -> str:
         """The `<c/>` of its presence (XEP-0115)."""
@@ -87,12 +89,14 @@ class JingleClient(XmppClient):
 
     async def stop(self) -> None:
         """Sign out; calls are dropped without a word, as when the battery is empty."""
+        self._is_leaving = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for call in self.calls.values():
-            await call.close()
-        await super().stop()
+        try:
+            await asyncio.gather(*(call.close() for call in self.calls.values()))
+        finally:
+            await super().stop()
 
     # --- calls ---
 
@@ -144,7 +148,9 @@ class JingleClient(XmppClient):
         """Take what belongs to calls, and leave everything else to the play."""
         element: Element = stanza.xml
         kind = element.tag.partition("}")[2]
-        if kind == "iq" and element.get("type") == "get" and element.find(f"{{{DISCO}}}query") is not None:
+        if self._is_leaving:
+            super()._note(stanza)
+        elif kind == "iq" and element.get("type") == "get" and element.find(f"{{{DISCO}}}query") is not None:
             self._tell_features(element)
         elif kind == "iq" and element.get("type") == "set" and element.find(f"{{{JINGLE}}}jingle") is not None:
             self._on_jingle(element)
@@ -200,11 +206,12 @@ class JingleClient(XmppClient):
         elif call is not None:
             call.on_proposal(sender, kind, found)
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something of a call in the background until the client stops."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _proposal_in(message: Element) -> Element | None:
@@ -220,5 +227,4 @@ async def signed_in(*clients: JingleClient) -> AsyncIterator[None]:
             await client.start()
         yield
     finally:
-        for client in clients:
-            await client.stop()
+        await asyncio.gather(*(client.stop() for client in clients))

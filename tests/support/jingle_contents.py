@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,7 @@ class CallContents:
         self.voice = Voice(abilities.hertz)
         self._paths: dict[str, Path] = {}
         self._mediums: dict[str, Medium] = {}
+        self._is_closed = False
 
     def takes(self, content: Content, *, video: bool) -> bool:
         """Whether it has a codec of ours, and is no video that nobody wants."""
@@ -125,20 +127,24 @@ class CallContents:
         """Stop a content."""
         self.remote.pop(name, None)
         self.own.pop(name, None)
-        if (medium := self._mediums.pop(name, None)) is not None:
-            await medium.stop()
-        path = self._paths.pop(name, None)
-        if path is not None and path not in self._paths.values():
-            await path.close()
+        medium, path = self._mediums.pop(name, None), self._paths.pop(name, None)
+        try:
+            if medium is not None:
+                await medium.stop()
+        finally:
+            if path is not None and path not in self._paths.values():
+                await path.close()
 
     async def close(self) -> None:
-        for name in list(self._paths):
-            await self.drop(name)
+        """Stop all contents, also those that are being set up, and take no new ones."""
+        self._is_closed = True
+        await asyncio.gather(*(self.drop(name) for name in list(self._paths)))
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {path.state}" for name, path in self._paths.items()) or "no media"
 
     def _new_path(self) -> Path:
+        assert not self._is_closed, "the call is over"
         abilities = self.abilities
         return Path(
             abilities.certificate,

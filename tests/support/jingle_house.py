@@ -14,10 +14,10 @@ from isthmus.model import Address, Realm
 from isthmus.net.xmpp_queries import QueryResponder
 from isthmus.ports import Profile, XmppLink
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.jingle_door import JingleDoor
-from isthmus.services.calls.jingle_leg import JingleSurroundings
-from isthmus.services.calls.jingle_registry import JingleRegistry
-from isthmus.services.calls.jingle_wire import JingleWire
+from isthmus.services.calls.jingle.door import JingleDoor
+from isthmus.services.calls.jingle.leg import JingleSurroundings
+from isthmus.services.calls.jingle.registry import JingleRegistry
+from isthmus.services.calls.jingle.wire import JingleWire
 from isthmus.services.calls.leg import IncomingCall, Leg, LegEnded, LegEvent
 from isthmus.trace import Trace
 from tests.support.clock import FakeClock, FakeTimer

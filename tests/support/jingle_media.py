@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fractions
+import functools
+import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import aioice.ice
+import aiortc.rtcrtpreceiver
 import av
 import numpy as np
 from aiortc import (
@@ -41,6 +46,12 @@ _RATE = 48_000
 _FRAME = 960  # samples in 20 ms
 _FRAMES_PER_SECOND = 15
 _KEPT_FRAMES = 500  # ten seconds of sound; plays look at the last half second
+_CLOSING_SECONDS = 6.0  # gathering takes five at most, everything else is local
+
+# aiortc decodes in threads that the interpreter would wait for at its end, whether anybody stops them or not: a play
+# that broke off must end all the same.
+_threading = SimpleNamespace(Thread=functools.partial(threading.Thread, daemon=True), Event=threading.Event)
+aiortc.rtcrtpreceiver.threading = _threading  # type: ignore[assignment, attr-defined]
 
 
 def use_addresses(*addresses: str) -> None:
@@ -164,11 +175,14 @@ class Path:
         self.setup = ""  # our DTLS role, once it is settled
         self.has_connected = asyncio.Event()
         self._has_candidate = asyncio.Event()
+        self._gathering: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def local(self, setup: str, *, has_candidates: bool = True) -> Transport:
         """What to tell the other side."""
-        await self.gatherer.gather()
+        if self._gathering is None:
+            self._gathering = asyncio.create_task(self.gatherer.gather())
+        await asyncio.shield(self._gathering)  # broken off half way, its sockets would be nobody's
         parameters = self.gatherer.getLocalParameters()
         return Transport(
             user=parameters.usernameFragment or "",
@@ -242,11 +256,19 @@ class Path:
         return f"ICE {self.ice.state}, DTLS {self.dtls.state}"
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self.dtls.stop()
-        await self.ice.stop()
+        """End it however far it got, in bounded time: what does not end by itself loses its sockets."""
+        try:
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                if self._gathering is not None:
+                    await asyncio.gather(self._gathering, return_exceptions=True)
+                if self._task is not None:
+                    self._task.cancel()
+                    await asyncio.gather(self._task, return_exceptions=True)
+                await self.dtls.stop()
+                await self.ice.stop()
+        except TimeoutError:
+            for protocol in self.ice._connection._protocols:
+                protocol.transport.close()
 
 
 class Medium:
@@ -261,7 +283,6 @@ class Medium:
         self._remote = RemoteStreamTrack(kind=track.kind)
         self.receiver._track = self._remote
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_running = False
 
     def use(self, path: Path) -> None:
         """Take another path, before anything is sent (BUNDLE)."""
@@ -279,7 +300,6 @@ class Medium:
 
     async def _run(self, path: Path, send: Sequence[Payload], receive: Sequence[Payload]) -> None:
         await path.has_connected.wait()
-        self._is_running = True
         parameters = RTCRtpSendParameters(codecs=[_parameters(self.track.kind, payload) for payload in send])
         parameters.rtcp.cname, parameters.rtcp.mux = "jingle-client", True
         await self.receiver.receive(
@@ -289,13 +309,15 @@ class Medium:
         await self.senses.follow(self._remote)
 
     async def stop(self) -> None:
+        """End it however far it got, in bounded time."""
         self.track.stop()
-        if self._is_running:
-            await self.sender.stop()
-            await self.receiver.stop()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self.receiver.stop()  # first: it ends its thread before it waits for anything
+                await self.sender.stop()
 
 
 def own_payloads(kind: str, names: Sequence[str]) -> tuple[Payload, ...]:

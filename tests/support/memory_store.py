@@ -19,6 +19,7 @@ from isthmus.ports import (
     Crossing,
     DomainRule,
     JournalEntry,
+    Photo,
     PolicySetting,
     Publication,
     SubscriptionRecord,
@@ -111,6 +112,7 @@ class MemoryStore:
         self.is_open = False
         self._wall = wall
         self._users: dict[Address, User] = {}
+        self._photos: dict[Address, Photo] = {}
         self._consumers: dict[Address, User] = {}
         self._authorisations: dict[tuple[Address, Address], Authorisation] = {}
         self._blocks: set[tuple[Address, Address]] = set()
@@ -155,8 +157,25 @@ class MemoryStore:
         self._check()
         self._users.pop(address, None)
         self._bindings.pop(address, None)
+        self._photos.pop(address, None)
         for key in [key for key in self._publications if key[0] == address]:
             del self._publications[key]
+
+    async def photo_hashes(self) -> Sequence[tuple[Address, str]]:
+        self._check()
+        return [(address, self._photos[address].sha1) for address in sorted(self._photos)]
+
+    async def photo(self, address: Address) -> Photo | None:
+        self._check()
+        return self._photos.get(address)
+
+    async def save_photo(self, address: Address, photo: Photo) -> None:
+        self._check()
+        self._photos[address] = photo
+
+    async def delete_photo(self, address: Address) -> None:
+        self._check()
+        self._photos.pop(address, None)
 
     async def consumers(self) -> Sequence[User]:
         self._check()

@@ -21,6 +21,7 @@ from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
 from isthmus.services.events import BindingsChanged
 from isthmus.services.notifier import Notifier
+from isthmus.services.photos import Photos
 from isthmus.services.policing import Policing
 from isthmus.services.presence_agent import PresenceAgent
 from isthmus.services.presence_package import PRESENCE, PresencePackage
@@ -103,6 +104,7 @@ class PresenceHouse:
         self.endpoint = endpoint or MemorySipEndpoint()
         self.link, self.pbx_link = links or (MemoryXmppLink("corp.test"), MemoryXmppLink("pbx.test"))
         self.directory = Directory(CONFIGURATION, self.store, self.bus)
+        self.photos = Photos(self.directory, self.store, self.bus, self.clock)
         self.policing = Policing(
             self.store,
             self.bus,
@@ -141,6 +143,7 @@ class PresenceHouse:
             self.clock,
             self.trace,
             is_watched=self.package.is_watching,
+            extensions=self.photos.update,
         )
         self.delivery = BusinessDelivery(self.directory, self.registrar, self.endpoint, self.clock, spread=lambda: 0.5)
         self.subscriber = PresenceSubscriber(
@@ -165,6 +168,7 @@ class PresenceHouse:
         for user in (ANA, CARL):
             await self.store.save_user(User(user))
         await self.directory.load()
+        await self.photos.load()
         await self.policing.load()
         await self.contacts.load()
         await self.registrar.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -47,5 +48,7 @@ class Stage:
         await wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), f"process {pid} to be gone")
 
     async def clear(self) -> None:
-        for client in reversed(self._leaving):
-            await client.stop()
+        """Stop everybody, also after one that cannot be stopped."""
+        async with contextlib.AsyncExitStack() as leaving:
+            for client in self._leaving:
+                leaving.push_async_callback(client.stop)

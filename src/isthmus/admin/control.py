@@ -26,8 +26,8 @@ from isthmus.services.administration import Administration
 from isthmus.services.operations import to_plain
 from isthmus.trace import Trace, TraceLine
 
-# The longest argument is a note or a password.
-MAXIMUM_BODY_OCTETS = 65_536
+# The longest argument is a photo as base64 (`xmpp.vcard.MAXIMUM_PHOTO_OCTETS`).
+MAXIMUM_BODY_OCTETS = 262_144
 # A terminal that is stopped (Ctrl-S) must not make the server's memory grow; what is lost is said.
 MAXIMUM_WAITING_LINES = 10_000
 

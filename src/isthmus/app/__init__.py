@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.app.isthmus import Isthmus, serve
+from isthmus.app.isthmus import Isthmus
+from isthmus.app.serving import serve
 
 __all__ = ["Isthmus", "serve"]

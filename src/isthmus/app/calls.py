@@ -10,23 +10,23 @@ from isthmus.model import Address, Realm
 from isthmus.ports import Bus, CallSipEndpoint, Clock, MediaRelay, Store, XmppLink
 from isthmus.services.authentication import Authenticator
 from isthmus.services.calls.calls import Calls
-from isthmus.services.calls.consumer_devices import ConsumerDevices
-from isthmus.services.calls.consumer_legs import ConsumerLegs
 from isthmus.services.calls.echo_leg import EchoMedia, EchoRinger
-from isthmus.services.calls.jingle_door import JingleDoor
-from isthmus.services.calls.jingle_leg import JingleSurroundings
-from isthmus.services.calls.jingle_registry import JingleRegistry
-from isthmus.services.calls.jingle_ringer import JingleRinger
-from isthmus.services.calls.jingle_wire import JingleWire
+from isthmus.services.calls.jingle.consumer_devices import ConsumerDevices
+from isthmus.services.calls.jingle.consumer_legs import ConsumerLegs
+from isthmus.services.calls.jingle.door import JingleDoor
+from isthmus.services.calls.jingle.leg import JingleSurroundings
+from isthmus.services.calls.jingle.registry import JingleRegistry
+from isthmus.services.calls.jingle.ringer import JingleRinger
+from isthmus.services.calls.jingle.wire import JingleWire
 from isthmus.services.calls.leftovers import Leftovers
 from isthmus.services.calls.leg import Leg
 from isthmus.services.calls.missed import MissedCalls
 from isthmus.services.calls.offered import OfferedCalls
 from isthmus.services.calls.operations import CallOperations
 from isthmus.services.calls.records import CallRecords
-from isthmus.services.calls.sip_calls import SipCalls
-from isthmus.services.calls.sip_door import SipDoor
-from isthmus.services.calls.sip_ringer import SipRinger
+from isthmus.services.calls.sip.calls import SipCalls
+from isthmus.services.calls.sip.door import SipDoor
+from isthmus.services.calls.sip.ringer import SipRinger
 from isthmus.services.calls.transfer import DialogName
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
@@ -113,6 +113,7 @@ class CallParts:
     async def start(self) -> None:
         """End what a crash of the last run left of its calls; once the links are up or were waited for."""
         await self._leftovers.end_all(self._records.keep_seconds)
+        await self._records.erase_expired()
 
     def capabilities(self, user: Address) -> str:
         """Return the entity capabilities of one of our people's devices (XEP-0115)."""

@@ -10,10 +10,7 @@ import asyncio
 import gc
 import hashlib
 import json
-import secrets
-import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import structlog
@@ -24,9 +21,10 @@ from isthmus.admin.doctor import Examination
 from isthmus.admin.doctor_round_trip import RoundTrips
 from isthmus.admin.web import HealthAndMetrics
 from isthmus.app.calls import CallParts
+from isthmus.app.secret_key import secret_key
 from isthmus.bus.in_process import InProcessBus
 from isthmus.config import Configuration
-from isthmus.errors import ConfigurationError, IsthmusError, LocalError, StoreError
+from isthmus.errors import IsthmusError
 from isthmus.metrics import Metrics
 from isthmus.model import Address, canonical_domain
 from isthmus.net.dns import DnsClient
@@ -49,10 +47,11 @@ from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.delivery import BusinessDelivery
 from isthmus.services.directory import Directory
-from isthmus.services.explanation import Explanation
+from isthmus.services.explanation import Explanation, offered_by
 from isthmus.services.loop_protection import LoopProtection
 from isthmus.services.messaging import Messaging
 from isthmus.services.notifier import Notifier
+from isthmus.services.photos import Photos
 from isthmus.services.policing import Policing
 from isthmus.services.presence_agent import PresenceAgent
 from isthmus.services.presence_package import PresencePackage
@@ -78,7 +77,6 @@ LINK_SECONDS = 10.0
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 # Tells scripts that everything is up; holds where we listen.
 READY_FILE = "ready"
-SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file, not a secret
 
 _log = structlog.get_logger(__name__)
 
@@ -99,10 +97,11 @@ class Isthmus:
         self.metrics = Metrics()
         self.bus = InProcessBus()
         self.store = SqlStore(configuration.data_directory, configuration.store_url)
-        secret = _secret(configuration.data_directory)
+        secret = secret_key(configuration.data_directory)
 
         # people and policy
         self.directory = Directory(configuration, self.store, self.bus)
+        self.photos = Photos(self.directory, self.store, self.bus, self.clock)
         self.policing = Policing(
             self.store,
             self.bus,
@@ -242,7 +241,6 @@ class Isthmus:
         self.user_agent_server.serve_calls(self.calls.sip)
 
         # XMPP
-        profiles = ContactProfiles(self.directory, self.contacts, self.views, self.clock, calls=self.calls.offered.to)
         self.prosody = ProsodyProcess(configuration, trace=self.trace) if configuration.xmpp.embedded else None
         self.xmpp_presence = XmppPresence(
             self.links,
@@ -255,7 +253,25 @@ class Isthmus:
             self.clock,
             self.trace,
             is_watched=self.presence_package.is_watching,
-            capabilities=self.calls.capabilities,
+            extensions=lambda user: self.calls.capabilities(user) + self.photos.update(user),
+        )
+        self._make_links(domains)
+
+        # administration
+        self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
+        self.administration = self._build_administration()
+        self.control = Control(self.administration, self.trace, configuration.data_directory)
+        self._watch_numbers()
+
+    def _make_links(self, domains: Sequence[str]) -> None:
+        configuration = self.configuration
+        profiles = ContactProfiles(
+            self.directory,
+            self.contacts,
+            self.views,
+            self.clock,
+            calls=self.calls.offered.to,
+            photo=self.photos.photo,
         )
         for domain, configured in zip(domains, configuration.domains, strict=True):
             self.links[domain] = ComponentLink(
@@ -275,12 +291,6 @@ class Isthmus:
                 shows_bodies=configuration.log.bodies,
             )
 
-        # administration
-        self.health = HealthAndMetrics(configuration.web, self.metrics, self.reasons_not_ready)
-        self.administration = self._build_administration()
-        self.control = Control(self.administration, self.trace, configuration.data_directory)
-        self._watch_numbers()
-
     def _build_administration(self) -> Administration:
         configuration = self.configuration
         consumers = ProsodyAccounts(self.prosody.paths) if self.prosody is not None else None
@@ -297,6 +307,7 @@ class Isthmus:
                 self.contacts,
                 self.trace,
                 devices=lambda user: len(self.registrar.bindings(user)),
+                offered=offered_by(configuration),
             ),
             self.clock,
             contact_import=ContactImport(self.contacts, self.directory, self.store, self.clock),
@@ -310,7 +321,7 @@ class Isthmus:
                 media=MediaExamination(configuration, is_live=True).examine,
             ),
             status=self.status,
-            more=self.calls.operations.functions,
+            more={**self.photos.functions, **self.calls.operations.functions},
         )
 
     # --- life ---
@@ -321,6 +332,7 @@ class Isthmus:
         self._ready_file.unlink(missing_ok=True)
         self._is_open = True
         await self.directory.load()
+        await self.photos.load()
         await self.policing.load()
         await self.contacts.load()
         await self.registrar.load()
@@ -462,48 +474,3 @@ class Isthmus:
             lambda: {(name,): float(link.is_connected) for name, link in self.links.items()},
             ("domain",),
         )
-
-
-async def serve(configuration: Configuration) -> int:
-    """Run until SIGTERM or SIGINT; return the exit status. Start-up failures are told in one sentence."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        isthmus = Isthmus(configuration)
-    except LocalError as error:
-        _log.error("cannot start", reason=str(error))
-        return error.exit_code
-    try:
-        await isthmus.start()
-    except LocalError as error:
-        _log.error("cannot start", reason=str(error))
-        await isthmus.stop()
-        return error.exit_code
-    waits_for = isthmus.reasons_not_ready()
-    _log.info(
-        "serving, not ready yet" if waits_for else "ready",
-        **{key: value for key, value in isthmus.status().items() if value},
-        **({"because": list(waits_for)} if waits_for else {}),
-    )
-    await stopping.wait()
-    _log.info("stopping")
-    await isthmus.stop()
-    return 0
-
-
-def _secret(directory: Path) -> bytes:
-    """Our own key for nonces, temporary GRUUs and hop marks; made once, kept over restarts, readable by us alone."""
-    path = directory / SECRET_FILE
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_bytes(secrets.token_bytes(32))
-        found = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot use the data directory {directory}: {error.strerror}") from error
-    if len(found) < 32:
-        raise ConfigurationError(f"{path} is damaged: delete it and start again (phones sign in anew)")
-    return found

@@ -27,7 +27,7 @@ def list_all(
     """List calls that are over, newest first."""
     run = session(context, json)
     rows = run.call("call.list", person=person, limit=limit)
-    show(run, rows, table([_shown(row) for row in rows], {**_PEOPLE, **_MEDIA, "end": "END"}, "no calls yet"))
+    show(run, rows, records_table(rows))
 
 
 @app.command("show")
@@ -53,6 +53,11 @@ def end(context: typer.Context, call: CallId, json: JsonFlag = False) -> None:
     run = session(context, json)
     result = run.call("call.end", call_id=call)
     show(run, result, [f"the call of {result['caller']} and {result['callee']} is ended"])
+
+
+def records_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines that list calls that are over."""
+    return table([_shown(row) for row in rows], {**_PEOPLE, **_MEDIA, "end": "END"}, "no calls yet")
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from isthmus.cli.calls import records_table
 from isthmus.cli.completion import people
 from isthmus.cli.output import JsonFlag, Session, moment, session, show, table
 from isthmus.errors import IsthmusError, ServerNotRunningError
@@ -47,6 +48,7 @@ def _explained(result: dict[str, Any]) -> list[str]:
         "",
         *table(crossed, {**columns, "last_at": "LAST", "last_failure": "LAST FAILURE"}, "nothing has crossed"),
     ]
+    lines += ["", *records_table(result["calls"])]
     if result["recent"]:
         lines += ["", "recent decisions:", *(_traced(line) for line in result["recent"])]
     return lines

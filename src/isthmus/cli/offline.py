@@ -24,7 +24,8 @@ from isthmus.services.calls.operations import CallOperations
 from isthmus.services.contact_import import ContactImport
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
-from isthmus.services.explanation import Explanation
+from isthmus.services.explanation import Explanation, offered_by
+from isthmus.services.photos import Photos
 from isthmus.services.policing import Policing
 from isthmus.store.sql_store import SqlStore
 from isthmus.trace import Trace
@@ -74,7 +75,7 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
         policing,
         contacts,
         Accounts(configuration, store, directory, policing, bus, clock, consumers),
-        Explanation(store, policing, directory, contacts, trace),
+        Explanation(store, policing, directory, contacts, trace, offered=offered_by(configuration)),
         clock,
         contact_import=ContactImport(contacts, directory, store, clock),
         is_live=False,
@@ -84,5 +85,8 @@ async def assemble(configuration: Configuration, store: Store, bus: InProcessBus
             clock.wall,
             media=MediaExamination(configuration, is_live=False).examine,
         ),
-        more=CallOperations(store, clock, None).functions,
+        more={
+            **Photos(directory, store, bus, clock).functions,
+            **CallOperations(store, clock, None).functions,
+        },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from isthmus.cli.completion import users
 from isthmus.cli.output import JsonFlag, session, show, table
 from isthmus.cli.passwords import Generate, PasswordFile, chosen_password, told
+from isthmus.cli.photo_files import read_photo
+from isthmus.errors import OperationError
 
 app = typer.Typer(help="Business users who register with us.", no_args_is_help=True)
 
@@ -44,7 +47,13 @@ def list_all(
     """List users."""
     run = session(context, json)
     rows = run.call("user.list", domain=domain)
-    columns = {"address": "ADDRESS", "display_name": "NAME", "groups": "GROUPS", "is_disabled": "DISABLED"}
+    columns = {
+        "address": "ADDRESS",
+        "display_name": "NAME",
+        "groups": "GROUPS",
+        "has_photo": "PHOTO",
+        "is_disabled": "DISABLED",
+    }
     show(run, rows, table(rows, columns, "no users yet; add one with `isthmus user add name@domain`"))
 
 
@@ -84,6 +93,28 @@ def password(
     run = session(context, json)
     result = run.call("user.password", address=address, password=chosen_password(password_file, generate))
     show(run, result, told(result, f"{result['address']} has another password"))
+
+
+@app.command("photo")
+def photo(
+    context: typer.Context,
+    address: AddressArgument,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="PNG or JPEG of up to 128 KiB; a small square is best.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the photo away.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Set the photo that contacts on XMPP see, or take it away."""
+    run = session(context, json)
+    if (file is None) is not remove:
+        raise OperationError("name the FILE with the photo, or take the photo away with --remove")
+    if file is None:
+        result = run.call("user.remove_photo", address=address)
+        show(run, result, [f"{result['address']} has no photo now"])
+    else:
+        result = run.call("user.photo", address=address, content=read_photo(file))
+        show(run, result, [f"{result['address']} has a photo now ({result['media_type']}, {result['octets']} octets)"])
 
 
 @app.command("groups")

@@ -60,6 +60,7 @@ def collected(configuration: Configuration, *, is_running: bool) -> dict[str, An
         "advertised_host": configuration.sip.advertised_host,
         "consumers": _consumers(configuration),
         "passwords": str(passwords) if passwords.exists() else None,
+        "has_calls": configuration.calls.enabled,
     }
 
 
@@ -240,6 +241,8 @@ def _onwards(result: dict[str, Any], command: str) -> list[str]:
     if hosted:
         service = f"{result['service_name']}@{hosted}"
         lines.append(f"A phone without a contact list writes `add NAME@{result['consumers']['domain']}` to {service}.")
+    if hosted and result["has_calls"]:
+        lines.append(f"To hear yourself, call echo@{hosted}: it plays back what you say.")
     lines += [f"Does it work?   {command} doctor", f"Why not?        {command} explain ADDRESS ADDRESS"]
     if result["is_running"]:
         lines.append("To stop:        Ctrl-C where it runs (or SIGTERM to `isthmus serve`)")

@@ -199,6 +199,7 @@ class CompanionProcess(abc.ABC):
         if program is None:
             raise ConfigurationError(self._missing())
         self._check_ports()
+        self._files.output.touch(mode=0o600)
         with self._files.output.open("ab") as output:
             self._child = await asyncio.create_subprocess_exec(
                 program,

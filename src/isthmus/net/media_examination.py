@@ -28,6 +28,7 @@ from isthmus.services.turn_credentials import turn_credentials
 ENOUGH_PORTS = 400
 VERSION_SECONDS = 5.0
 TURN_SECONDS = 5.0
+ALLOCATION_SECONDS = 60  # given back at once; this is for when that gets lost
 _NAME = "media"
 
 
@@ -176,11 +177,22 @@ class MediaExamination:
     async def _allocate(self, server: tuple[str, int]) -> tuple[str, int]:
         """Take an allocation with fresh credentials and give it back; return its address. Binding is part of it."""
         made = turn_credentials(self._configuration.turn, "doctor", time.time())
-        transport, _ = await aioice.turn.create_turn_endpoint(
-            asyncio.DatagramProtocol, server_addr=server, username=made.username, password=made.password
-        )
-        relayed: tuple[str, int] = transport.get_extra_info("sockname")
-        transport.close()
+
+        def client() -> aioice.turn.TurnClientUdpProtocol:
+            return aioice.turn.TurnClientUdpProtocol(
+                server,
+                username=made.username,
+                password=made.password,
+                lifetime=ALLOCATION_SECONDS,
+                channel_refresh_time=ALLOCATION_SECONDS,
+            )
+
+        transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(client, remote_addr=server)
+        try:
+            relayed = await protocol.connect()
+            await protocol.delete()
+        finally:
+            transport.close()
         return relayed
 
 

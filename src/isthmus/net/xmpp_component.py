@@ -42,6 +42,8 @@ LASTING_SECONDS = 5.0
 MAXIMUM_WAITING_OCTETS = 64 * 1024 * 1024
 # IQs that wait for a profile; each is a task. A client asks a handful, a flood gets resource-constraint.
 MAXIMUM_OPEN_QUERIES = 1_000
+# Of these so many are answered at a time, and none while the server is behind: an answer may hold a photo.
+MAXIMUM_ANSWERS_AT_ONCE = 16
 
 _REMEDIES = {
     "not-authorized": 'the server refused our secret; make component_secret of Component "{domain}" on the server '
@@ -100,6 +102,7 @@ class ComponentLink:
         self._outbox: list[str] = []
         self._is_flush_due = False
         self._open_answers: set[asyncio.Task[None]] = set()
+        self._answering = asyncio.Semaphore(MAXIMUM_ANSWERS_AT_ONCE)
         self._has_received = False
         self._silent_intervals = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -276,8 +279,15 @@ class ComponentLink:
             task.add_done_callback(self._open_answers.discard)
 
     async def _send_answer(self, answer: Coroutine[Any, Any, str]) -> None:
-        with contextlib.suppress(LinkDownError):  # nobody is left to hear it
-            self.send(await answer)
+        try:
+            async with self._answering:
+                await self._drained.wait()
+                self.send(await answer)
+                await asyncio.sleep(0)  # it is written now, and the next one sees whether the server keeps up
+        except LinkDownError:
+            pass  # nobody is left to hear it
+        finally:
+            answer.close()
 
     # --- staying connected ---
 

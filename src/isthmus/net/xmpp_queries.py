@@ -7,7 +7,6 @@ service-unavailable (RFC 6120 section 8.3.3.19, XEP-0030 section 8, XEP-0054 sec
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,17 +17,16 @@ from xml.etree.ElementTree import Element
 from isthmus.errors import AddressError, StoreError
 from isthmus.interworking.addresses import address_from_jid
 from isthmus.model import Address
-from isthmus.ports import Clock, IqRefusal, JingleSink, Profile, Profiles
+from isthmus.ports import Clock, IqRefusal, JingleSink, Photo, Profile, Profiles
 from isthmus.xmpp import capabilities as caps
 from isthmus.xmpp import namespaces as ns
 from isthmus.xmpp.stanza import element, escape_text
+from isthmus.xmpp.vcard import vcard
 
 log = logging.getLogger(__name__)
 
 # A profile comes from memory or a local store; a client gives up after some 20 s.
 PROFILE_SECONDS = 10.0
-# As base64 it must fit into a stanza of 256 KiB together with the rest of the card.
-MAXIMUM_PHOTO_OCTETS = 128 * 1024
 
 # RFC 6120 section 8.3.3: the error type that belongs to each condition we use.
 _ERROR_TYPES = {
@@ -54,12 +52,14 @@ class Query:
         user: whom it is about; None for the domain.
         resource: the device, "" for the bare JID.
         profile: what the asker may know; a blank one for the domain.
+        photo: of the person, where a vCard is asked for.
     """
 
     payload: Element
     user: Address | None = None
     resource: str = ""
     profile: Profile = field(default_factory=Profile)
+    photo: Photo | None = None
 
     @property
     def node(self) -> str:
@@ -69,6 +69,7 @@ class Query:
 
 _PING = f"{{{caps.PING}}}ping"
 _JINGLE = f"{{{ns.JINGLE}}}jingle"
+_VCARD = f"{{{ns.VCARD}}}vCard"
 
 # A payload, or the condition of an error as a tuple of one.
 Answer = str | tuple[str]
@@ -119,7 +120,7 @@ class QueryResponder:
             f"{{{caps.PING}}}ping": _empty,
             f"{{{caps.VERSION}}}query": self._software_version,
             f"{{{caps.LAST_ACTIVITY}}}query": _idle,
-            f"{{{caps.VCARD}}}vCard": _vcard,
+            _VCARD: _vcard,
         }
 
     def answer(self, iq: Element) -> str | Coroutine[Any, Any, str] | None:
@@ -175,6 +176,9 @@ class QueryResponder:
         try:
             async with asyncio.timeout(PROFILE_SECONDS):
                 profile = await self._profiles.profile(user, asker)
+                photo = None
+                if payload.tag == _VCARD and profile is not None and profile.photo is not None:
+                    photo = await profile.photo()
         except TimeoutError:
             return error_answer(iq, "remote-server-timeout")
         except Exception:
@@ -182,7 +186,7 @@ class QueryResponder:
             return error_answer(iq, "internal-server-error")
         if profile is None or not profile.is_known:
             return error_answer(iq, "service-unavailable")
-        return _stanza(iq, respond(Query(payload, user, resource, profile)))
+        return _stanza(iq, respond(Query(payload, user, resource, profile, photo)))
 
     def _software_version(self, _query: Query) -> Answer:
         return element(
@@ -241,16 +245,8 @@ def _last_activity(seconds: float) -> str:
 
 def _vcard(query: Query) -> Answer:
     assert query.user is not None, "vCards are of people"
-    name = escape_text(query.profile.display_name or query.user.local)
-    photo = ""
-    if query.profile.photo and len(query.profile.photo) <= MAXIMUM_PHOTO_OCTETS:
-        photo = element(
-            "PHOTO",
-            None,
-            element("TYPE", None, escape_text(query.profile.photo_type or "image/png")),
-            element("BINVAL", None, base64.b64encode(query.profile.photo).decode("ascii")),
-        )
-    return element("vCard", {"xmlns": caps.VCARD}, element("FN", None, name), element("NICKNAME", None, name), photo)
+    name = query.profile.display_name or query.user.local
+    return vcard(name) if query.photo is None else vcard(name, query.photo.content, query.photo.media_type)
 
 
 def _stanza(iq: Element, answer: Answer) -> str:

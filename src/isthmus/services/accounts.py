@@ -111,7 +111,9 @@ class Accounts:
 
     async def list_users(self, domain: str = "") -> Plain:
         """Hosted users, all or of one domain."""
-        return [self._row(user) for user in await self._store.users(canonical_domain(domain) if domain else "")]
+        with_photo = {address for address, _ in await self._store.photo_hashes()}
+        users = await self._store.users(canonical_domain(domain) if domain else "")
+        return [{**self._row(user), "has_photo": user.address in with_photo} for user in users]
 
     async def disable_user(self, address: str, *, actor: str) -> Plain:
         """Keep the account, but let nothing in or out."""

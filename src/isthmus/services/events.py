@@ -145,6 +145,13 @@ class UserRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class PhotoChanged:
+    """To a hosted user: contacts are to see another photo, or none any more."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnded:
     """To the callee: a call that nobody answered is over."""
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from isthmus.config import Configuration
 from isthmus.model import Address, Contact, Modality, Realm
 from isthmus.ports import Store
+from isthmus.services.calls.operations import plain_record
 from isthmus.services.operations import Plain, to_plain
 from isthmus.services.policing import Policing
 from isthmus.trace import Trace
 
 MAXIMUM_RECENT = 20
+MAXIMUM_CALLS = 5
+# Calls of the first person that are looked through for those with the second; records are kept for some months.
+MAXIMUM_EXAMINED_CALLS = 1_000
 
 _SUBSCRIPTIONS = {
     "both": "see each other's presence",
@@ -22,7 +27,12 @@ _SUBSCRIPTIONS = {
 
 
 # What this version carries; the other modalities have policy already, so that it is in force from their first day.
-OFFERED = frozenset({Modality.PRESENCE, Modality.MESSAGES})
+OFFERED = frozenset({Modality.PRESENCE, Modality.MESSAGES, Modality.AUDIO, Modality.VIDEO})
+
+
+def offered_by(configuration: Configuration) -> frozenset[Modality]:
+    """Return what can cross at all with this configuration."""
+    return OFFERED if configuration.calls.enabled else OFFERED - {Modality.AUDIO, Modality.VIDEO}
 
 
 class People(Protocol):
@@ -46,10 +56,11 @@ class ContactList(Protocol):
 
 
 class Explanation:
-    """Joins policy, contacts, totals and recent decisions into one answer.
+    """Joins policy, contacts, totals, calls and recent decisions into one answer.
 
     Args:
         devices: how many devices a business user has registered now; None outside a running server.
+        offered: what can cross here at all, whatever policy says.
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class Explanation:
         trace: Trace,
         *,
         devices: Callable[[Address], int] | None = None,
+        offered: frozenset[Modality] = OFFERED,
     ) -> None:
         self._store = store
         self._policing = policing
@@ -68,6 +80,7 @@ class Explanation:
         self._contacts = contacts
         self._trace = trace
         self._devices = devices
+        self._offered = offered
 
     async def explain(self, one: Address, other: Address) -> Plain:
         """Everything that is known between two people. Raises StoreError."""
@@ -80,6 +93,7 @@ class Explanation:
             "verdicts": directions,
             "views": [self._view(one, other), self._view(other, one)],
             "crossed": crossings,
+            "calls": await self._calls(one, other),
             "recent": self._recent(one, other),
             "summary": self._summary(one, other, contact, directions, crossings),
         }
@@ -118,7 +132,7 @@ class Explanation:
                     "recipient": str(recipient),
                     "modality": modality.value,
                     "is_allowed": verdict.is_allowed,
-                    "is_offered": modality in OFFERED,
+                    "is_offered": modality in self._offered,
                     "rule": verdict.rule,
                     "text": self._for_administrator(verdict.rule, verdict.text, sender, recipient),
                     "scope": self._scope(verdict.rule, modality, sender, recipient),
@@ -153,6 +167,12 @@ class Explanation:
             "text": self._for_administrator(verdict.rule, verdict.text, watcher, presentity),
         }
 
+    async def _calls(self, one: Address, other: Address) -> list[Plain]:
+        """The last calls of the two, newest first."""
+        records = await self._store.calls(person=one, limit=MAXIMUM_EXAMINED_CALLS)
+        found = [record for record in records if other in (record.caller, record.callee)]
+        return [plain_record(record) for record in found[:MAXIMUM_CALLS]]
+
     def _recent(self, one: Address, other: Address) -> list[Plain]:
         both = {str(one), str(other)}
         found = [line for line in self._trace.recent if both <= set(line.people)]
@@ -175,8 +195,8 @@ class Explanation:
         refused = [row for row in directions if not row["is_allowed"]]
         if not refused:
             lines.append("policy lets everything cross")
-        missing = [modality.value for modality in Modality if modality not in OFFERED]
-        lines.append(f"not offered by this version, whatever policy says: {', '.join(missing)}")
+        missing = [modality.value for modality in Modality if modality not in self._offered]
+        lines.append(f"not offered here, whatever policy says: {', '.join(missing)}")
         for person in (one, other):
             if self._devices is not None and self._is_hosted(person) and not self._devices(person):
                 lines.append(f"{person} has no registered device: messages wait")

@@ -10,7 +10,6 @@ from isthmus.interworking.sip_bodies import ACCEPT_ENCODING, UnsupportedBodyErro
 from isthmus.model import Address, AuthorisationState, Availability, Presence, PresenceDocument, Realm
 from isthmus.ports import Bus, Clock
 from isthmus.presence.pidf import PIDF_TYPE, write_pidf
-from isthmus.presence.rlmi import MAXIMUM_LIST_ENTRIES
 from isthmus.services.contacts import Contacts, People
 from isthmus.services.events import (
     AuthorisationChanged,
@@ -23,7 +22,7 @@ from isthmus.services.events import (
 )
 from isthmus.services.notifier import Notifier
 from isthmus.services.presence_views import PresenceViews, Seen
-from isthmus.services.resource_lists import ResourceLists, is_list, list_members
+from isthmus.services.resource_lists import ResourceLists, contact_list, is_list, list_members
 from isthmus.services.watch import Admission, Watch
 from isthmus.sip.message import SipRequest
 
@@ -140,7 +139,7 @@ class PresencePackage:
         """Authorisations are durable, dialogs are written behind: where they differ the authorisation is right."""
         if watch.is_list:
             if watch.follows_contacts:
-                watch.members = tuple(sorted(self._contacts.watched_by(watch.watcher)))[:MAXIMUM_LIST_ENTRIES]
+                watch.members = contact_list(watch.watcher, self._contacts)
             self._lists.add(watch)
             for member in watch.members:
                 if self._contacts.state(watch.watcher, member) is None:
@@ -257,9 +256,9 @@ class PresencePackage:
         for watch in self._lists.following(event.watcher):
             if (event.state is not None) == (presentity in watch.members):
                 continue
-            people = {*watch.members, presentity} if event.state is not None else {*watch.members} - {presentity}
-            if len(people) <= MAXIMUM_LIST_ENTRIES:
-                self._show_members(watch, tuple(sorted(people)))
+            members = contact_list(watch.watcher, self._contacts)
+            if members != watch.members:
+                self._show_members(watch, members)
                 self._notifier.notify(watch, is_urgent=True)
 
     def _authorisation_changed_for(self, watch: Watch, event: AuthorisationChanged) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from isthmus.model import Address, AuthorisationState, Modality
-from isthmus.ports import Clock, Profile
+from isthmus.ports import Clock, Photo, Profile
 from isthmus.services.contacts import Contacts
 from isthmus.services.directory import Directory
 from isthmus.services.presence_views import PresenceViews
@@ -19,6 +20,7 @@ class ContactProfiles:
         contacts: who is whose contact.
         views: what of a presence crosses; the time of the last activity is presence, too (XEP-0012 section 7).
         calls: what calls to somebody may carry.
+        photo: fetches the photo of one of our people.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class ContactProfiles:
         views: PresenceViews,
         clock: Clock,
         calls: Callable[[Address], frozenset[Modality]] = lambda _user: frozenset(),
+        photo: Callable[[Address], Awaitable[Photo | None]] | None = None,
     ) -> None:
         self._directory = directory
         self._contacts = contacts
         self._views = views
         self._clock = clock
         self._calls = calls
+        self._photo = photo
 
     async def profile(self, user: Address, asked_by: Address) -> Profile | None:
         """Return what `asked_by` may know of `user`, or None (answered as for an unknown user)."""
@@ -43,8 +47,12 @@ class ContactProfiles:
             return Profile(display_name=name, idle_seconds=0, calls=calls)
         if not self._directory.may_exist(user) or not self._contacts.is_contact(asked_by, user):
             return None
-        idle_seconds = self._idle_seconds(user, asked_by)
-        return Profile(self._directory.display_name(user), idle_seconds=idle_seconds, calls=self._calls(user))
+        return Profile(
+            self._directory.display_name(user),
+            photo=None if self._photo is None else partial(self._photo, user),
+            idle_seconds=self._idle_seconds(user, asked_by),
+            calls=self._calls(user),
+        )
 
     def _idle_seconds(self, user: Address, asked_by: Address) -> int | None:
         """0 while somebody is active; None where presence does not cross, or nobody knows (offline, unknown)."""

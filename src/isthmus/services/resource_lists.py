@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from isthmus.errors import PayloadError
 from isthmus.interworking.addresses import address_to_sip_uri
 from isthmus.interworking.sip_bodies import unpacked_body
 from isthmus.model import Address
@@ -51,10 +50,16 @@ def list_members(watcher: Address, request: SipRequest, contacts: WatchedBy) -> 
     """
     if request.content_type == RESOURCE_LISTS_TYPE:
         return parse_resource_lists(unpacked_body(request))
-    members = tuple(sorted(contacts.watched_by(watcher)))
-    if len(members) > MAXIMUM_LIST_ENTRIES:
-        raise PayloadError(f"a list may hold {MAXIMUM_LIST_ENTRIES} people", status=413)
-    return members
+    return contact_list(watcher, contacts)
+
+
+def contact_list(watcher: Address, contacts: WatchedBy) -> tuple[Address, ...]:
+    """Return the people whom a phone sees that follows the contact list of its user, in order.
+
+    Of a longer list the first MAXIMUM_LIST_ENTRIES: a phone that added one contact too many would rather miss that one
+    than everybody.
+    """
+    return tuple(sorted(contacts.watched_by(watcher)))[:MAXIMUM_LIST_ENTRIES]
 
 
 class ResourceLists:

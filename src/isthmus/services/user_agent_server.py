@@ -69,7 +69,7 @@ DialogT = TypeVar("DialogT", bound=Dialog)
 
 
 class CallDoor(Protocol[DialogT]):
-    """Who takes calls (`services.calls.sip_door`)."""
+    """Who takes calls (`services.calls.sip.door`)."""
 
     def receive(self, incoming: IncomingRequest, identity: Identity, recipient: Address | None) -> None:
         """Take an INVITE outside a dialog; recipient None: the Request-URI says it."""

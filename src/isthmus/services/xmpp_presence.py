@@ -37,6 +37,7 @@ from isthmus.ports import Bus, Clock, XmppLink
 from isthmus.services.contacts import Contacts, People
 from isthmus.services.events import (
     AuthorisationChanged,
+    PhotoChanged,
     PresenceChanged,
     PresencePolled,
     RemotePresenceChanged,
@@ -67,8 +68,8 @@ _STATE_AFTER = {"subscribed": _ACTIVE, "unsubscribed": None, "unsubscribe": None
 _NOT_KEPT = Failure(Origin.LOCAL, 503, "resource-constraint", "the contact request could not be kept: try again later")
 
 
-def no_capabilities(_user: Address) -> str:
-    """Presence without entity capabilities."""
+def no_extensions(_user: Address) -> str:
+    """Presence of which nothing more is to be said."""
     return ""
 
 
@@ -84,8 +85,8 @@ class XmppPresence:
 
     Args:
         is_watched: True while a SIP dialog of (watcher, presentity) lives: such views are probed after a reconnect.
-        capabilities: returns the entity capabilities element of one of our users (XEP-0115), put into available
-            presence.
+        extensions: returns further elements for available presence of one of our users: entity capabilities
+            (XEP-0115), which photo is the current one (XEP-0153).
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class XmppPresence:
         trace: Trace,
         *,
         is_watched: Callable[[Address, Address], bool],
-        capabilities: Callable[[Address], str] = no_capabilities,
+        extensions: Callable[[Address], str] = no_extensions,
     ) -> None:
         self._links = links
         self._contacts = contacts
@@ -113,7 +114,7 @@ class XmppPresence:
         self._clock = clock
         self._trace = trace
         self._is_watched = is_watched
-        self._capabilities = capabilities
+        self._extensions = extensions
         self._outbox = SubscriptionOutbox()
         self._started_at = clock.wall()
         self._pacers: dict[str, Pacer] = {}
@@ -130,6 +131,7 @@ class XmppPresence:
         bus.register(AuthorisationChanged, self._authorisation_changed)
         bus.register(PresenceChanged, self._presence_changed)
         bus.register(RemotePresenceChanged, self._remote_presence_changed)
+        bus.register(PhotoChanged, self._photo_changed)
         bus.register(WatchingChanged, self._watching_changed)
         bus.register(PresencePolled, self._presence_polled)
 
@@ -287,7 +289,7 @@ class XmppPresence:
             self._send(presentity, stanza.to_escaped(address_to_jid(row.watcher)))
 
     def _prepared(self, presentity: Address, presence: Presence) -> PresenceStanza:
-        return prepare_presence(presentity_jid(presentity), presence, extra=self._capabilities(presentity))
+        return prepare_presence(presentity_jid(presentity), presence, extra=self._extensions(presentity))
 
     def _unavailable_stanza(self, presentity: Address, watcher: Address, note: str = "") -> str:
         presence = Presence(Availability.OFFLINE, note)
@@ -301,6 +303,11 @@ class XmppPresence:
         )
         if is_outbound and self._contacts.state(event.watcher, presentity) is _ACTIVE:
             self._show(event.watcher, presentity)
+
+    def _photo_changed(self, presentity: Address, _: PhotoChanged) -> None:
+        for row in self._contacts.watchers_of(presentity):
+            if row.state is _ACTIVE and not self._people.realm_of(row.watcher.domain).is_business:
+                self._show(row.watcher, presentity)
 
     def _show(self, watcher: Address, presentity: Address) -> None:
         """Send the current presence to one watcher; nothing while nothing is known."""

@@ -22,6 +22,8 @@ CACHED_STATEMENTS = 512
 WAL_PAGES = 4_000
 # Any number, the same for every Isthmus: names our advisory lock in a PostgreSQL database.
 ADVISORY_LOCK = 0x1574_4D05
+# SQLSTATE of a lock that was not had in time (PostgreSQL manual, appendix A).
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Session:
@@ -85,7 +87,8 @@ def _postgresql_options(lock_wait_seconds: float) -> dict[str, Any]:
     return {
         "paramstyle": "format",  # by position, as `run_compiled` wants
         "connect_args": {
-            "options": f"-c lock_timeout={int(lock_wait_seconds * 1000)} -c synchronous_commit=on",
+            # Milliseconds; 0 would be for ever.
+            "options": f"-c lock_timeout={max(1, int(lock_wait_seconds * 1000))} -c synchronous_commit=on",
         },
     }
 
@@ -108,12 +111,15 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _claim_postgresql(connection: Any, _record: object) -> None:
     # On every (re)connection: PostgreSQL ends the claim with the connection that made it.
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")
-        is_ours = cursor.fetchone()[0]
-    connection.commit()
-    if not is_ours:
-        raise StoreError("another Isthmus uses this PostgreSQL database: stop it, or set another store_url")
+    # Waits as for any lock: a server notices a little later that a connection has gone, and a restart is quick.
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
+        connection.commit()
+    except Exception as error:
+        if getattr(error, "sqlstate", "") != _LOCK_NOT_AVAILABLE:
+            raise
+        raise StoreError("another Isthmus uses this PostgreSQL database: stop it, or set another store_url") from error
 
 
 def check_integrity(connection: Connection) -> None:

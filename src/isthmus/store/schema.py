@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Larg
 metadata = MetaData()
 
 # Revision that `migrations/versions` ends with; a test keeps them equal. Lets `open` skip Alembic when all is new.
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 
 # SQLite gives rowid aliases (and so the cheapest appends) to INTEGER keys only, PostgreSQL needs BIGINT for them.
 _Key = BigInteger().with_variant(Integer(), "sqlite")
@@ -27,6 +27,15 @@ users = Table(
     Column("groups", Text, nullable=False),  # JSON array, most important first
     Column("created_at", Double, nullable=False),
     Index("users_by_domain", "domain"),
+)
+
+photos = Table(
+    "photos",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("sha1", Text, nullable=False),  # of the content, hexadecimal: reading which photos there are reads no photo
+    Column("media_type", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
 )
 
 consumers = Table(

@@ -21,6 +21,7 @@ from isthmus.ports import (
     Crossing,
     DomainRule,
     Journal,
+    Photo,
     PolicySetting,
     Publication,
     SubscriptionRecord,
@@ -47,6 +48,7 @@ _REPLACE = {
     table.name: replace_rows(table)
     for table in (
         schema.users,
+        schema.photos,
         schema.consumers,
         schema.authorisations,
         schema.blocks,
@@ -56,7 +58,7 @@ _REPLACE = {
 }
 _DELETE = {
     table.name: delete_rows(table)
-    for table in (schema.authorisations, schema.blocks, schema.policy_settings, schema.domain_rules)
+    for table in (schema.photos, schema.authorisations, schema.blocks, schema.policy_settings, schema.domain_rules)
 }
 
 _log = structlog.get_logger(__name__)
@@ -155,14 +157,35 @@ class SqlStore:
         await self._save(schema.users, rows.user_row(user))
 
     async def delete_user(self, address: Address) -> None:
-        """Remove the user, bindings and publications (not contacts)."""
+        """Remove the user, bindings, publications and photo (not contacts)."""
         self._notes.forget_publications(address)
 
         def remove(connection: Connection) -> None:
-            for table in (schema.users, schema.bindings, schema.publications):
+            for table in (schema.users, schema.bindings, schema.publications, schema.photos):
                 connection.execute(delete(table).where(table.c.address == str(address)))
 
         await self._writer.call(remove)
+
+    async def photo_hashes(self) -> Sequence[tuple[Address, str]]:
+        """Who has a photo, and its `sha1`, by address."""
+        query = select(schema.photos.c.address, schema.photos.c.sha1)
+        found = await self._writer.call(lambda connection: connection.execute(query).all())
+        addresses = rows.Addresses()
+        return sorted((addresses[address], sha1) for address, sha1 in found)
+
+    async def photo(self, address: Address) -> Photo | None:
+        """The photo of a hosted user."""
+        query = select(schema.photos).where(schema.photos.c.address == str(address))
+        row = await self._writer.call(lambda connection: connection.execute(query).first())
+        return None if row is None else Photo(bytes(row.content), row.media_type, row.sha1)
+
+    async def save_photo(self, address: Address, photo: Photo) -> None:
+        """Insert or replace."""
+        await self._save(schema.photos, (str(address), photo.sha1, photo.media_type, photo.content))
+
+    async def delete_photo(self, address: Address) -> None:
+        """Forget it; no error when absent."""
+        await self._remove(schema.photos, (str(address),))
 
     async def consumers(self) -> Sequence[User]:
         """Consumer accounts, by address."""

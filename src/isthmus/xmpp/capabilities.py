@@ -21,7 +21,6 @@ PING = "urn:xmpp:ping"
 VERSION = "jabber:iq:version"
 LAST_ACTIVITY = "jabber:iq:last"
 TIME = "urn:xmpp:time"
-VCARD = "vcard-temp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ GATEWAY_FEATURES = tuple(sorted((DISCO_INFO, DISCO_ITEMS, PING, VERSION, LAST_AC
 
 # A bare JID: the account (XEP-0030 section 8).
 ACCOUNT_IDENTITY = Identity("account", "registered")
-ACCOUNT_FEATURES = tuple(sorted((DISCO_INFO, DISCO_ITEMS, PING, LAST_ACTIVITY, VCARD)))
+ACCOUNT_FEATURES = tuple(sorted((DISCO_INFO, DISCO_ITEMS, PING, LAST_ACTIVITY, ns.VCARD)))
 
 # A full JID: the device. A client offers a call only where the Jingle features are advertised.
 DEVICE_IDENTITY = Identity("client", "phone", "Isthmus")

@@ -32,6 +32,8 @@ RETRACT = "urn:xmpp:message-retract:1"  # XEP-0424
 RETRACT_0 = "urn:xmpp:message-retract:0"
 SFS = "urn:xmpp:sfs:0"  # XEP-0447
 URL_DATA = "http://jabber.org/protocol/url-data"  # XEP-0103
+VCARD = "vcard-temp"  # XEP-0054
+VCARD_UPDATE = "vcard-temp:x:update"  # XEP-0153
 
 EXTERNAL_SERVICES = "urn:xmpp:extdisco:2"  # XEP-0215
 JINGLE = "urn:xmpp:jingle:1"  # XEP-0166

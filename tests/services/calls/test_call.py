@@ -166,6 +166,27 @@ async def test_a_person_who_declines_everywhere_stops_every_device(house: House)
     assert house.caller.last("refuse").cause is EndCause.DECLINED
 
 
+async def test_busy_everywhere_stops_every_device(house: House) -> None:
+    await house.begin(house.ring(), house.ring())
+    one, two = house.devices
+    await house.tell(one, LegEnded(Ending(EndCause.BUSY, status=600)))
+    assert "cancel" in two.words()
+    assert house.caller.last("refuse").cause is EndCause.BUSY
+
+
+async def test_required_encryption_holds_for_late_answers_and_for_changes_in_the_call(house: House) -> None:
+    strict = CallTerms(needs_encryption=True)
+    await house.begin(house.ring(MediaForm.SDES), is_late=True, terms=strict)
+    await house.tell(house.devices[0], LegAccepted(sdp(MediaForm.SDES)))
+    await house.tell(house.caller, LegConfirmed(sdp(MediaForm.RTP)))
+    assert house.caller.last("hang_up").rule == "encryption.required"
+    other = House()
+    leg = await other.talk(other.ring(MediaForm.SDES), terms=strict)
+    await other.tell(leg, LegOffered(sdp(MediaForm.RTP)))
+    assert leg.last("refuse_offer").cause is EndCause.SECURITY
+    assert other.call.state is CallState.TALKING
+
+
 async def test_the_caller_hears_the_refusal_that_tells_most(house: House) -> None:
     await house.begin(house.ring(), house.ring(), house.ring())
     for leg, cause in zip(house.devices, (EndCause.UNREACHABLE, EndCause.BUSY, EndCause.NO_ANSWER), strict=True):

@@ -87,6 +87,26 @@ async def test_a_transfer_that_fails_leaves_the_call_as_it_was(world: CallWorld,
     assert len(world.relay.open_sessions) == 1
 
 
+async def test_a_target_that_refuses_the_media_is_tried_with_the_next_form(world: CallWorld) -> None:
+    _, bea = await world.connect(BEN, BEA)
+    heard = await ask(world, bea, ANA)
+    await world.tell(world.devices.rung[-1], LegEnded(Ending(EndCause.MEDIA_MISMATCH, status=488)))
+    assert world.devices.rung[-1].form is MediaForm.SDES
+    await world.tell(world.devices.rung[-1], LegAccepted(sdp(MediaForm.SDES)))
+    assert heard.told[-1] == (200, None)
+
+
+async def test_who_may_not_call_the_remaining_person_may_not_take_a_place_either(world: CallWorld) -> None:
+    ben, ana = await world.connect(BEN, ANA)
+    world.names["call-1", "a", "b"] = ana
+    await world.do("contact.block", owner=str(BEN), peer=str(BEA))
+    taker = ScriptedLeg(BEA, MediaForm.RTP, is_caller=True)
+    world.calls.receive(IncomingCall(taker, BEA, ANA, sdp(), replaces=("call-1", "a", "b")))
+    await world.settle()
+    assert "refuse" in taker.words()
+    assert "offer" not in ben.words()
+
+
 async def test_a_target_that_never_answers_is_given_up(world: CallWorld) -> None:
     _, ana = await world.connect(BEN, ANA)
     heard = await ask(world, ana, BEA)

@@ -48,7 +48,15 @@ from isthmus.services.calls.leg import (
     LegSignalled,
     LegTransferRequested,
 )
-from isthmus.services.calls.media_path import CallMedia, MediaPath, NoPathError, PathKind, media_in_use, without
+from isthmus.services.calls.media_path import (
+    CallMedia,
+    MediaPath,
+    NoPathError,
+    PathKind,
+    encryption_missing,
+    media_in_use,
+    without,
+)
 from isthmus.services.calls.negotiation import Negotiation
 from isthmus.services.calls.ringing import Ring
 from isthmus.trace import Trace
@@ -87,7 +95,7 @@ class Call:
         state: see `CallState`.
         started_at, answered_at, ended_at: Unix seconds; None for what has not happened.
         ending: why it ended.
-        media: kinds of media in use; barred: kinds that may not be used.
+        media: kinds of media in use; barred: kinds that may not be used; needs_encryption: nor may media in clear.
         ways: finds ways for media; path: the one in use, once somebody answered; path_kind: how it goes.
         device: which device answered.
         counted: what the relay counted.
@@ -115,6 +123,7 @@ class Call:
         self.ending = Ending(EndCause.FAILED)
         self.media: tuple[str, ...] = ()
         self.barred: frozenset[str] = terms.barred
+        self.needs_encryption = terms.needs_encryption
         self.path: MediaPath | None = None
         self.path_kind = PathKind.AUTO
         self.device = ""
@@ -276,6 +285,9 @@ class Call:
         self.device = event.device or leg.device
         self._branches.stop(Ending(EndCause.ANSWERED_ELSEWHERE))
         leg.form = form_of(event.answer)
+        if self.needs_encryption and leg.form is MediaForm.RTP:
+            await self._finish(encryption_missing(), None)
+            return
         said, told = self.negotiation.said, self.negotiation.told
         said[leg.key], told[leg.key] = event.answer, branch.offer
         answer = told[self.caller_leg.key] = await branch.path.answer(event.answer, by=leg, to=self.caller_leg)
@@ -292,9 +304,9 @@ class Call:
         ending = event.ending
         if not await self._branches.ended(leg, ending, without(self._offer, self.barred)):
             self.note(f"{leg.key} will not answer: {ending.cause.value} {ending.text}".rstrip())
-        if ending.cause is EndCause.DECLINED and ending.status >= 600:
+        if ending.status >= 600:
             # RFC 3261 section 16.7 step 5: a 6xx speaks for the person, not for one device.
-            self._branches.stop(Ending(EndCause.ANSWERED_ELSEWHERE, "The call was declined on another device."))
+            self._branches.stop(Ending(EndCause.ANSWERED_ELSEWHERE, "The call was refused on another device."))
         await self._refuse_when_nobody_is_left()
 
     async def _refuse_when_nobody_is_left(self) -> None:
@@ -336,6 +348,9 @@ class Call:
 
     async def _confirmed(self, leg: Leg, event: LegConfirmed) -> None:
         if event.answer is not None:
+            if self.needs_encryption and form_of(event.answer) is MediaForm.RTP:
+                await self._finish(encryption_missing(), None)
+                return
             await self.negotiation.connect_late_offer(leg, self.other(leg), event.answer)
         self.state = CallState.TALKING
         self.answered_at = self._clock.wall()

@@ -28,6 +28,7 @@ from isthmus.services.calls.admission import CallAdmission, Policing, Relations
 from isthmus.services.calls.call import Call, CallWatcher
 from isthmus.services.calls.call_events import CallTerms
 from isthmus.services.calls.leg import IncomingCall, Leg, LegTransferRequested
+from isthmus.services.calls.media_path import encryption_missing
 from isthmus.services.calls.records import CallRecords
 from isthmus.services.calls.ringing import Invitation, Ring, Ringer
 from isthmus.services.calls.transfer import DialogName, Transfers
@@ -142,8 +143,7 @@ class Calls(CallWatcher):
         terms = self._admission.decide(incoming, len(self.live))
         is_clear = incoming.offer is not None and incoming.leg.form is MediaForm.RTP
         if isinstance(terms, CallTerms) and terms.needs_encryption and is_clear:
-            text = "Policy requires encrypted media, and this device offers none."
-            return Ending(EndCause.SECURITY, text, Origin.POLICY, "encryption.required")
+            return encryption_missing()
         return terms
 
     async def rings_of(self, invitation: Invitation, terms: CallTerms) -> list[Ring] | Ending:

@@ -15,10 +15,10 @@ from isthmus.errors import IsthmusError, TransportError
 from isthmus.interworking.call_endings import ending_to_jingle, ending_to_reason_header, text_of
 from isthmus.model import Address, EndCause, Ending, Origin
 from isthmus.ports import CallRecord, Clock, Flow, Store
-from isthmus.services.calls.jingle_media import say_reason
-from isthmus.services.calls.jingle_wire import IqOutcome, JingleWire
-from isthmus.services.calls.sip_calls import SipCalls
-from isthmus.services.calls.sip_path import DialogPath
+from isthmus.services.calls.jingle.media import say_reason
+from isthmus.services.calls.jingle.wire import IqOutcome, JingleWire
+from isthmus.services.calls.sip.calls import SipCalls
+from isthmus.services.calls.sip.path import DialogPath
 from isthmus.services.directory import Directory
 from isthmus.sip.dialog import Dialog
 from isthmus.sip.message import SipResponse

@@ -15,7 +15,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
-from isthmus.model import MediaForm
+from isthmus.model import EndCause, Ending, MediaForm, Origin
 from isthmus.ports import MediaQuality, MediaRelay, RelaySession
 from isthmus.sdp.session_description import Attribute, MediaDescription, SessionDescription
 
@@ -165,6 +165,12 @@ def _without_members(attribute: Attribute, mids: Collection[str]) -> Attribute |
     semantics, *members = (attribute.value or "").split() or [""]
     left = [member for member in members if member not in mids]
     return Attribute("group", " ".join([semantics, *left])) if left else None
+
+
+def encryption_missing() -> Ending:
+    """How a call ends, or an offer is refused, whose media would be in clear where policy forbids it."""
+    text = "Policy requires encrypted media, and this device offers none."
+    return Ending(EndCause.SECURITY, text, Origin.POLICY, "encryption.required")
 
 
 def media_in_use(sdp: SessionDescription) -> tuple[str, ...]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from isthmus.model import EndCause, Ending
+from isthmus.model import EndCause, Ending, MediaForm
 from isthmus.sdp.offer_answer import form_of, is_same_media
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import Leg, LegAnswered, LegOffered, LegOfferRefused
-from isthmus.services.calls.media_path import MediaPath, media_in_use, without
+from isthmus.services.calls.media_path import MediaPath, encryption_missing, media_in_use, without
 
 
 class AnsweredCall(Protocol):
     """What a negotiation needs of its call."""
 
     barred: frozenset[str]
+    needs_encryption: bool
     media: tuple[str, ...]
 
     @property
@@ -78,6 +79,9 @@ class Negotiation:
             return
         if event.offer is None:
             leg.answer(self.told[leg.key])  # what it knows already, as an offer; the answer follows
+            return
+        if self._call.needs_encryption and form_of(event.offer) is MediaForm.RTP:
+            leg.refuse_offer(encryption_missing())
             return
         leg.form = form_of(event.offer)
         self._offerer = leg

@@ -50,13 +50,13 @@ class CallOperations:
         """Calls that are over, newest first; of one person, or of everybody."""
         address = parse_address(person) if person else None
         records = await self._store.calls(person=address, limit=max(0, min(limit, MAXIMUM_LISTED)))
-        return [_plain_record(record) for record in records]
+        return [plain_record(record) for record in records]
 
     async def show_call(self, call_id: str) -> Plain:
         """One call with its quality, whether it is over or not."""
         record = await self._store.call(call_id)
         if record is not None:
-            return _plain_record(record)
+            return plain_record(record)
         return _plain_call(self._live_call(call_id), self._clock.wall())
 
     async def list_live_calls(self) -> Plain:
@@ -88,7 +88,8 @@ class CallOperations:
         return call
 
 
-def _plain_record(record: CallRecord) -> dict[str, Plain]:
+def plain_record(record: CallRecord) -> dict[str, Plain]:
+    """Return a record as operations tell it."""
     return {**to_plain(record), "seconds": round(record.seconds, 3)}
 
 

@@ -5,15 +5,24 @@ What was said in a call is not recorded anywhere.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import structlog
+
 from isthmus.config import CallSettings
+from isthmus.errors import StoreError
 from isthmus.interworking.call_endings import text_of
 from isthmus.model import Ending
 from isthmus.ports import CallRecord, Clock, MediaQuality, Store
 from isthmus.services.calls.call import Call
 from isthmus.services.calls.leg import IncomingCall
 from isthmus.services.calls.media_path import PathKind
+
+_log = structlog.get_logger(__name__)
+
+# `calls.keep_records_days` is in days: nobody expects a record to go by the minute.
+ERASE_SECONDS = 86_400.0
 
 
 class CallRecords:
@@ -27,6 +36,7 @@ class CallRecords:
         self._store = store
         self._clock = clock
         self.keep_seconds = settings.keep_records_days * 86_400
+        self._erasing: asyncio.Future[None] | None = None
 
     def talking(self, call: Call) -> None:
         """Note how the legs of an answered call are ended by the next run, should this one crash."""
@@ -81,6 +91,17 @@ class CallRecords:
                 rule=ending.rule,
             )
         )
+
+    async def erase_expired(self) -> None:
+        """Erase records whose time is over, now and once a day: they go whether or not somebody reads the list."""
+        self._clock.call_later(ERASE_SECONDS, self._erase_again)
+        try:
+            await self._store.calls(limit=0)  # reading erases what has expired
+        except StoreError as error:
+            _log.warning("old call records could not be erased", reason=str(error))
+
+    def _erase_again(self) -> None:
+        self._erasing = asyncio.ensure_future(self.erase_expired())
 
     def _keep(self, record: CallRecord) -> None:
         if self.keep_seconds > 0:

@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from isthmus.errors import IsthmusError
-from isthmus.model import Address, EndCause, Ending, Origin
+from isthmus.model import Address, EndCause, Ending, MediaForm, Origin
 from isthmus.ports import Clock, TimerHandle
+from isthmus.sdp.offer_answer import form_of
 from isthmus.sdp.session_description import SessionDescription
-from isthmus.services.calls.branches import best_refusal
+from isthmus.services.calls.branches import Branches
 from isthmus.services.calls.call import Call
 from isthmus.services.calls.call_events import CallState, CallTerms, LegReplaced, LegTaken
 from isthmus.services.calls.leg import (
@@ -31,7 +32,7 @@ from isthmus.services.calls.leg import (
     LegRinging,
     LegTransferRequested,
 )
-from isthmus.services.calls.media_path import MediaPath, NoPathError, PathKind, without
+from isthmus.services.calls.media_path import MediaPath, NoPathError, PathKind, encryption_missing, without
 from isthmus.services.calls.ringing import Invitation, Ring
 from isthmus.trace import Trace
 
@@ -91,6 +92,11 @@ class Transfers:
             # Only who is in the call, or was sent there by who is, may take a place in it (RFC 3891 section 3).
             return Ending(EndCause.FORBIDDEN, "", Origin.POLICY, "replaces.stranger")
         remaining = call.other(leg)
+        terms = self._admit(incoming.caller, remaining.party, incoming.offer)
+        if isinstance(terms, Ending):
+            return terms
+        if terms.needs_encryption and incoming.leg.form is MediaForm.RTP:
+            return encryption_missing()
         try:
             path = call.ways.choose(incoming.leg.form, remaining.form, PathKind.RELAYED)
         except (IsthmusError, NoPathError) as error:
@@ -191,28 +197,24 @@ class _Attempt(_Step):
         self._terms = terms
         self._clock = clock
         self._timer: TimerHandle | None = None
-        self._ringing: dict[str, tuple[Leg, MediaPath, SessionDescription]] = {}
-        self._refusals: list[Ending] = []
+        self._offer = SessionDescription()
+        self._branches = Branches(self.remaining, call.ways, PathKind.RELAYED, self._leg_event)
 
     def begin(self, rings: Awaitable[list[Ring] | Ending], said: SessionDescription) -> None:
-        """Ring every device; the first form of each, as the relay translates between them."""
+        """Ring every device of the target with what the remaining end said."""
         self.event.progress(100, None)
+        self._offer = without(said, self._terms.barred)
         self._timer = self._clock.call_later(self._terms.ring_seconds, lambda: self.run(self._give_up()))
-        self.run(self._ring_all(rings, said))
+        self.run(self._ring_all(rings))
 
-    async def _ring_all(self, finding: Awaitable[list[Ring] | Ending], said: SessionDescription) -> None:
+    async def _ring_all(self, finding: Awaitable[list[Ring] | Ending]) -> None:
         rings = await finding
         if isinstance(rings, Ending):
-            await self._stop_ringing(rings)
-            self.fail(rings)
+            self._end(rings)
             return
         for ring in rings:
-            leg = ring.make(ring.forms[0])
-            path = self.choose_path(leg)
-            offer = await path.offer(without(said, self._terms.barred), by=self.remaining, to=leg)
-            self._ringing[leg.key] = (leg, path, offer)
-            leg.attach(self._leg_event)
-            leg.invite(offer)
+            await self._branches.ring(ring, self._offer)
+        self._end_when_nobody_is_left()
 
     def _leg_event(self, leg: Leg, event: LegEvent) -> None:
         if isinstance(event, LegRinging) and not self.is_done:
@@ -223,34 +225,34 @@ class _Attempt(_Step):
             self.run(self._ended(leg, event))
 
     async def _answered(self, leg: Leg, event: LegAccepted) -> None:
-        found = self._ringing.pop(leg.key, None)
-        if self.is_done or found is None:
+        if self.is_done or leg not in self._branches:
             leg.hang_up(Ending(EndCause.ANSWERED_ELSEWHERE))
             return
-        await self._stop_ringing(Ending(EndCause.ANSWERED_ELSEWHERE))
-        self.succeed(leg, found[1], event.answer, found[2])
+        branch = self._branches.pop(leg)
+        self._stop(Ending(EndCause.ANSWERED_ELSEWHERE))
+        leg.form = form_of(event.answer)
+        self.succeed(leg, branch.path, event.answer, branch.offer)
 
     async def _ended(self, leg: Leg, event: LegEnded) -> None:
-        found = self._ringing.pop(leg.key, None)
-        if found is None:
-            return
-        await self.call.ways.drop(leg)
-        self._refusals.append(event.ending)
-        if not self._ringing:
-            await self._stop_ringing(event.ending)
-            self.fail(best_refusal(self._refusals))
+        if leg in self._branches:
+            await self._branches.ended(leg, event.ending, self._offer)
+            self._end_when_nobody_is_left()
+
+    def _end_when_nobody_is_left(self) -> None:
+        if not len(self._branches) and not self.is_done:
+            self._end(self._branches.best_refusal())
 
     async def _give_up(self) -> None:
-        await self._stop_ringing(Ending(EndCause.CANCELLED))
-        self.fail(Ending(EndCause.NO_ANSWER, "", Origin.TIMEOUT))
+        self._end(Ending(EndCause.NO_ANSWER, "", Origin.TIMEOUT))
 
-    async def _stop_ringing(self, ending: Ending) -> None:
+    def _end(self, ending: Ending) -> None:
+        self._stop(Ending(EndCause.CANCELLED))
+        self.fail(ending)
+
+    def _stop(self, ending: Ending) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        ringing, self._ringing = self._ringing, {}
-        for leg, _, _ in ringing.values():
-            leg.cancel(ending)
-            await self.call.ways.drop(leg)
+        self._branches.stop(ending)
 
 
 class _Join(_Step):

@@ -1,0 +1,1 @@
+"""The SIP end of calls: the door, whom to ring, and the two kinds of legs."""
