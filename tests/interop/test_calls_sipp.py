@@ -1,29 +1,23 @@
-"""Races and refusals of calls, played by SIPp for the PBX of pbx.test, with an app of people.test at the other end."""
+"""Races of calls, played by SIPp for the PBX of pbx.test, with an app of people.test at the other end."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from isthmus.sip.loop_marker import HEADER_NAME, MAXIMUM_HOPS
 from tests.support import sipp_callees
 from tests.support.baresip_calls import needs_baresip
 from tests.support.call_stage import CallStage
-from tests.support.isthmus_process import IsthmusProcess
-from tests.support.jingle_call import JingleCall
 from tests.support.jingle_client import JingleClient
-from tests.support.jingle_media import use_addresses
-from tests.support.processes import free_port
-from tests.support.prosody import needs_prosody, private_loopback_address
+from tests.support.prosody import needs_prosody
 from tests.support.rtpengine import needs_rtpengine
-from tests.support.sipp import Sipp, SippMessage, SippRun, needs_sipp
-from tests.support.sipp_call_steps import play_call, write_mu_law
+from tests.support.sipp import needs_sipp
+from tests.support.sipp_call_steps import play_call
 from tests.support.sipp_callers import Caller
+from tests.support.switchboard import ANA, BEN, PAT, Switchboard, answers_to, is_settled, switchboard_in, taken
 
 pytestmark = [
     pytest.mark.interop,
@@ -33,65 +27,13 @@ pytestmark = [
     needs_rtpengine,
 ]
 
-ANA, BEN, PAT = "ana@corp.test", "ben@people.test", "pat@pbx.test"
-
-DOMAINS = """
-[[domains]]
-name = "pbx.test"
-kind = "routed"
-component_secret = "a-secret-of-the-pbx"
-peers = [{{ host = "{host}", port = {port}, transport = "udp" }}]
-"""
 _numbers = itertools.count(1)
-
-
-@dataclass
-class Switchboard:
-    """The PBX: where it is, and what it plays."""
-
-    isthmus: IsthmusProcess
-    host: str
-    port: int
-    sound: Path
-    stage: CallStage | None = None
-
-    @property
-    def sipp(self) -> Sipp:
-        made = Sipp(self.isthmus.folder / "sipp", self.host, self.port, f"127.0.0.1:{self.isthmus.sip_port}")
-        assert self.stage is not None
-        self.stage.leave_at_the_end(made)
-        return made
-
-    def another(self) -> Sipp:
-        """Another place of the PBX, for what it does meanwhile."""
-        made = replace(self.sipp, port=free_port(host=self.host), runs=[])
-        assert self.stage is not None
-        self.stage.leave_at_the_end(made)
-        return made
-
-    @property
-    def caller(self) -> Caller:
-        return Caller(f"sip:{PAT}", f"sip:{BEN}")
-
-    async def calls(self, scenario: str, *, seconds: float = 10) -> SippRun:
-        """pat calls."""
-        return await play_call(self.sipp, scenario, seconds=seconds)
-
-    async def is_called(self, scenario: str, *, calls: int = 1) -> SippRun:
-        """pat's phone is ready for calls."""
-        return await self.sipp.play(scenario, is_server=True, has_media=True, calls=calls)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def switchboard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Switchboard]:
-    use_addresses("127.0.0.1")
-    folder = tmp_path_factory.mktemp("calls")
-    host = private_loopback_address()
-    port = free_port(host=host)
-    isthmus = IsthmusProcess(folder, DOMAINS.format(host=host, port=port))
-    async with isthmus.running():
-        await isthmus.add_people(ANA, consumers=(BEN,))
-        yield Switchboard(isthmus, host, port, write_mu_law(folder / "tone.ulaw", 800, 5.0))
+    async with switchboard_in(tmp_path_factory.mktemp("calls")) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -108,25 +50,6 @@ async def ben(stage: CallStage) -> JingleClient:
     return await stage.call_app(BEN, f"app{next(_numbers)}", video=["VP8"])
 
 
-async def taken(ben: JingleClient) -> JingleCall:
-    """ben's app rings, and he takes the call."""
-    call = await ben.incoming()
-    await call.ring()
-    await call.accept()
-    return call
-
-
-async def is_settled(stage: CallStage) -> None:
-    """Nothing is left of the call."""
-    assert await stage.isthmus.operation("call.live") == []
-    assert await stage.calls_in_relay() == []
-
-
-def answers_to(run: list[SippMessage], method: str) -> list[SippMessage]:
-    """The responses that came to this method."""
-    return [message for message in run if message.is_received and message.status and method in message.header("CSeq")]
-
-
 # --- pat calls ---
 
 
@@ -139,15 +62,6 @@ async def test_a_call_from_the_pbx(stage: CallStage, switchboard: Switchboard, b
     record = await stage.record(PAT)
     assert (record["cause"], record["path"]) == ("hung up", "relayed")
     await is_settled(stage)
-
-
-@pytest.mark.parametrize(("reason", "status"), [("decline", 603), ("busy", 486)])
-async def test_the_app_refuses(switchboard: Switchboard, ben: JingleClient, reason: str, status: int) -> None:
-    run = await switchboard.calls(switchboard.caller.gets(status))
-    call = await ben.incoming()
-    await call.ring()
-    await call.decline(reason)
-    await run.finished()
 
 
 async def test_a_call_is_cancelled_while_it_rings(
@@ -230,29 +144,6 @@ async def test_a_hold_that_meets_the_pbx_with_an_offer_of_its_own(switchboard: S
 
 # --- pat is called ---
 
-REFUSALS = [
-    (486, "Busy Here", "busy"),
-    (600, "Busy Everywhere", "busy"),
-    (603, "Decline", "decline"),
-    (403, "Forbidden", "decline"),
-    (480, "Temporarily Unavailable", "timeout"),
-    (408, "Request Timeout", "timeout"),
-    (404, "Not Found", "gone"),
-    (410, "Gone", "gone"),
-    (500, "Server Internal Error", "general-error"),
-]
-
-
-@pytest.mark.parametrize(("status", "text", "reason"), REFUSALS, ids=[str(status) for status, _, _ in REFUSALS])
-async def test_the_pbx_refuses(
-    stage: CallStage, switchboard: Switchboard, ben: JingleClient, status: int, text: str, reason: str
-) -> None:
-    run = await switchboard.is_called(sipp_callees.refuses(status, text))
-    call = await ben.call(f"{PAT}/isthmus")
-    assert await call.is_over() == reason
-    await run.finished()
-    await is_settled(stage)
-
 
 async def test_the_caller_gives_up(switchboard: Switchboard, ben: JingleClient) -> None:
     run = await switchboard.is_called(sipp_callees.rings_until_cancelled())
@@ -316,17 +207,6 @@ async def test_a_phone_behind_the_pbx_holds(switchboard: Switchboard, ben: Jingl
     await run.finished()
 
 
-async def test_no_media_in_common(stage: CallStage, switchboard: Switchboard, ben: JingleClient) -> None:
-    """The phone is asked for plain RTP, SRTP and WebRTC before the app hears of it."""
-    run = await switchboard.is_called(sipp_callees.refuses(488, "Not Acceptable Here"), calls=3)
-    call = await ben.call(f"{PAT}/isthmus")
-    assert await call.is_over() == "incompatible-parameters"
-    offers = [m.body for m in await run.finished() if m.first_line.startswith("INVITE")]
-    profiles = [line.split()[2] for body in offers for line in body.splitlines() if line.startswith("m=audio")]
-    assert profiles == ["RTP/AVP", "RTP/SAVP", "UDP/TLS/RTP/SAVPF"]
-    await is_settled(stage)
-
-
 async def test_both_offer_at_once(switchboard: Switchboard, ben: JingleClient) -> None:
     run = await switchboard.is_called(sipp_callees.is_glared())
     call = await ben.call(f"{PAT}/isthmus")
@@ -372,86 +252,6 @@ async def test_a_redirection_to_somebody_else_is_not_told_to_the_app(
     assert await call.is_over() == "timeout"
     await run.finished()
     await is_settled(stage)
-
-
-# --- what is not let in ---
-
-
-async def test_a_stranger_who_claims_to_be_of_the_pbx_cannot_call(
-    stage: CallStage, switchboard: Switchboard, ben: JingleClient
-) -> None:
-    """Edge case 43."""
-    stranger = Sipp(stage.isthmus.folder / "stranger", "127.0.0.1", free_port(), switchboard.sipp.target)
-    stage.leave_at_the_end(stranger)
-    await stranger.ask("INVITE", f"sip:{BEN}", sender=f"sip:{PAT}", status=403)
-    challenge = await stranger.ask("INVITE", f"sip:{BEN}", sender=f"sip:{ANA}", status=401)
-    assert challenge.header("WWW-Authenticate").startswith("Digest")
-    assert not ben.calls
-
-
-async def test_a_call_has_come_too_far(stage: CallStage, switchboard: Switchboard, ben: JingleClient) -> None:
-    scenario = switchboard.caller.gets(483).replace("Max-Forwards: 70", "Max-Forwards: 0", 1)
-    await (await switchboard.calls(scenario)).finished()
-    assert not ben.calls
-
-
-async def test_a_call_goes_round_in_a_loop(stage: CallStage, switchboard: Switchboard, ben: JingleClient) -> None:
-    """The PBX sends on what it gets, as if somebody there had forwarded it to himself."""
-    run = await switchboard.is_called(sipp_callees.refuses(486, "Busy Here"))
-    await (await ben.call(f"{PAT}/isthmus")).is_over()
-    forwarding = Caller(f"sip:{PAT}", f"sip:{PAT}")
-    for hops in range(1, MAXIMUM_HOPS + 1):
-        marker = (await run.finished())[0].header(HEADER_NAME)
-        assert f"hops={hops};" in marker
-        is_last = hops == MAXIMUM_HOPS
-        if not is_last:
-            run = await switchboard.is_called(sipp_callees.refuses(486, "Busy Here"))
-        outgoing = switchboard.another()
-        status = 482 if is_last else 486
-        asked = forwarding.invite(f"{HEADER_NAME}: {marker}") + forwarding.waits(status=status)
-        await (await play_call(outgoing, asked + forwarding.acknowledge_refusal())).finished()
-
-
-async def test_video_is_offered_where_only_audio_is_allowed(
-    stage: CallStage, switchboard: Switchboard, ben: JingleClient
-) -> None:
-    """Edge case 37."""
-    await stage.isthmus.operation("policy.set", scope="global", name="video", value="off")
-    talks = switchboard.caller.talks(switchboard.sound, 3_000)
-    video = "m=video [media_port] RTP/AVP 96\na=rtpmap:96 VP8/90000\na=sendrecv\n"
-    run = await switchboard.calls(talks.replace("a=sendrecv\n", f"a=sendrecv\n{video}", 1))
-    call = await taken(ben)
-    assert call.media == ["audio"]
-    await call.hears(800)
-    (answer,) = {m.body for m in answers_to(await run.finished(), "INVITE") if m.status == 200}
-    assert "m=video 0 " in answer
-    assert await call.is_over() == "success"
-    assert (await stage.record(PAT))["media"] == ["audio"]
-
-
-async def test_encryption_is_required_and_the_caller_offers_none(
-    stage: CallStage, switchboard: Switchboard, ben: JingleClient
-) -> None:
-    """Edge case 38."""
-    await stage.isthmus.operation("policy.set", scope="global", name="encryption", value="required")
-    run = await switchboard.calls(switchboard.caller.gets(488))
-    refusal = answers_to(await run.finished(), "INVITE")[-1]
-    assert "encrypted media" in refusal.header("Warning")
-    assert not ben.calls
-    record = await stage.record(PAT)
-    assert (record["cause"], record["rule"]) == ("security", "encryption.required")
-
-
-async def test_encryption_is_required_and_the_phone_has_none(
-    stage: CallStage, switchboard: Switchboard, ben: JingleClient
-) -> None:
-    await stage.isthmus.operation("policy.set", scope="global", name="encryption", value="required")
-    run = await switchboard.is_called(sipp_callees.refuses(488, "Not Acceptable Here"), calls=2)
-    call = await ben.call(f"{PAT}/isthmus")
-    reason = await call.is_over()
-    offers = [m.body for m in await run.finished() if m.first_line.startswith("INVITE")]
-    assert not [body for body in offers if "RTP/AVP " in body]
-    assert reason == "incompatible-parameters"
 
 
 # --- transfers and session timers ---
