@@ -60,6 +60,10 @@ async def stage(home: tuple[IsthmusProcess, Dino]) -> AsyncIterator[CallStage]:
     await made.clear()
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="Dino, which answers an offer with setup active, fails at the end of its DTLS handshake with rtpengine",
+)
 async def test_a_phone_calls_dino(home: tuple[IsthmusProcess, Dino], stage: CallStage) -> None:
     _, dino = home
     phone = await stage.call_phone(ANA, codecs=(PCMU,))
