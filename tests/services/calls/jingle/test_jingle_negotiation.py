@@ -145,18 +145,6 @@ class TestHold:
         assert play.ben.take("content-modify")[0].get("senders") == "both"
         assert directions(play.answered()) == ["sendrecv"]
 
-    async def test_a_client_that_holds_and_resumes_both_ways_is_not_held_again(self, play: Play) -> None:
-        for senders, kind, wish, narrowed_to in (
-            ("initiator", "hold", "sendonly", "recvonly"),
-            ("both", "unhold", "sendrecv", "sendrecv"),
-        ):
-            await play.modify(senders)
-            await play.ben.accepted("session-info", play.sid, f"<{kind} xmlns='{INFO}'/>")
-            while events := play.house.ear.take():
-                offers = [event.offer for event in events if isinstance(event, LegOffered) and event.offer is not None]
-                assert [directions(offer) for offer in offers] == [[wish]]
-                await play.answer(sdp(direction=narrowed_to))
-
     @pytest.mark.parametrize("condition", ["bad-request", "feature-not-implemented"])
     async def test_a_client_without_content_modify_is_told_of_our_hold(self, play: Play, condition: str) -> None:
         play.ben.refuses["content-modify"] = (condition, "")

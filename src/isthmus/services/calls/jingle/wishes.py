@@ -59,9 +59,6 @@ class Wishes:
         for name, section in zip(names, remote.media, strict=True):
             if name in about and not section.is_rejected:
                 self._theirs[name] = wish_behind(remote.direction(section), self._ours.get(name, "sendrecv"))
-                if self._before_hold is not None:
-                    # A client may say hold and resume both ways: the end of the one must not bring the other back.
-                    self._before_hold[name] = self._theirs[name]
 
     def _their(self, name: str, unknown: str = "sendrecv") -> str:
         wish = self._theirs.get(name, unknown)
