@@ -97,10 +97,6 @@ async def test_the_phone_transfers_the_app_to_a_colleague(call_stage: CallStage,
     assert await call.is_over() == "success"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the offer to the colleague makes rtpengine send the app's sound there, and nothing brings it back",
-)
 async def test_a_transfer_to_somebody_who_declines_leaves_the_call_as_it_was(call_stage: CallStage, talk: Talk) -> None:
     phone, _, call = talk
     colleague = await call_stage.call_phone(TOM, hertz=600)

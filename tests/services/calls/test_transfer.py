@@ -84,6 +84,8 @@ async def test_a_transfer_that_fails_leaves_the_call_as_it_was(world: CallWorld,
     await world.tell(world.devices.rung[-1], LegEnded(Ending(cause)))
     assert heard.told[-1] == (0, cause)
     assert "hang_up" not in ana.words() + ben.words()
+    assert world.relay.operations[-2:] == [f"offer 1 {ben.key}", f"answer 1 {ana.key}"], "the two hear each other again"
+    assert "offer" not in ana.words() + ben.words()
     assert len(world.relay.open_sessions) == 1
 
 

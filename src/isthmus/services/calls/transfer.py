@@ -184,6 +184,13 @@ class _Step:
         self.event.progress(200, None)
         self.call.happen(None, LegReplaced(self.leg, new, path, description, told, new.party))
 
+    async def restore(self) -> None:
+        """The relay has turned the remaining end's media towards the target: turn them back. Nobody is told."""
+        call, said = self.call, self.call.negotiation.said
+        if call.state is CallState.TALKING and self.leg in call.legs and self.leg.key in said:
+            await call.media_path.offer(said[self.remaining.key], by=self.remaining, to=self.leg)
+            await call.media_path.answer(said[self.leg.key], by=self.leg, to=self.remaining)
+
     def choose_path(self, other: Leg) -> MediaPath:
         """Through a relay, always. Raises RelayError, NoPathError."""
         return self.call.ways.choose(self.remaining.form, other.form, PathKind.RELAYED)
@@ -210,11 +217,11 @@ class _Attempt(_Step):
     async def _ring_all(self, finding: Awaitable[list[Ring] | Ending]) -> None:
         rings = await finding
         if isinstance(rings, Ending):
-            self._end(rings)
+            await self._end(rings)
             return
         for ring in rings:
             await self._branches.ring(ring, self._offer)
-        self._end_when_nobody_is_left()
+        await self._end_when_nobody_is_left()
 
     def _leg_event(self, leg: Leg, event: LegEvent) -> None:
         if isinstance(event, LegRinging) and not self.is_done:
@@ -236,17 +243,19 @@ class _Attempt(_Step):
     async def _ended(self, leg: Leg, event: LegEnded) -> None:
         if leg in self._branches:
             await self._branches.ended(leg, event.ending, self._offer)
-            self._end_when_nobody_is_left()
+            await self._end_when_nobody_is_left()
 
-    def _end_when_nobody_is_left(self) -> None:
+    async def _end_when_nobody_is_left(self) -> None:
         if not len(self._branches) and not self.is_done:
-            self._end(self._branches.best_refusal())
+            await self._end(self._branches.best_refusal())
 
     async def _give_up(self) -> None:
-        self._end(Ending(EndCause.NO_ANSWER, "", Origin.TIMEOUT))
+        if not self.is_done:
+            await self._end(Ending(EndCause.NO_ANSWER, "", Origin.TIMEOUT))
 
-    def _end(self, ending: Ending) -> None:
+    async def _end(self, ending: Ending) -> None:
         self._stop(Ending(EndCause.CANCELLED))
+        await self.restore()
         self.fail(ending)
 
     def _stop(self, ending: Ending) -> None:
@@ -295,4 +304,5 @@ class _Join(_Step):
     async def _give_back(self, ending: Ending) -> None:
         self._partner.attach(self._second.leg_event)
         await self.call.ways.drop(self._partner)
+        await self.restore()
         self.fail(ending)
