@@ -271,6 +271,60 @@ async def test_a_softphone_adds_video_and_takes_it_out(
     assert await call.is_over() == "success"
 
 
+@needs_baresip
+@ON_BOTH_PATHS
+async def test_a_transfer_to_somebody_who_declines_leaves_the_call_as_it_was(
+    stage: CallStage, browsers: tuple[Chromium, Chromium], media: str
+) -> None:
+    """Played with JsSIP: baresip ends the call itself when its transfer fails."""
+    await choose(stage, media)
+    ana, ben = await stage.softphone(browsers[0], ANA), await stage.call_app(BEN)
+    tom = await stage.call_phone(TOM)
+    await ana.call(BEN)
+    call = await ben.incoming()
+    await call.accept()
+    await ana.expect("confirmed")
+    await ana.hears(1_000)
+    await ana.do("transfer", TOM)
+    await tom.rings()
+    await tom.hang_up()
+    await ana.expect("transfer failed", status=486)
+    await ana.do("hold")
+    await call.told("content-modify")
+    await ana.do("unhold")
+    await call.told("content-modify")
+    await ana.hears(1_000)
+    await call.hears(ANAS_TONE)
+    await ana.do("end")
+    assert await call.is_over() == "success"
+
+
+@needs_baresip
+async def test_a_softphone_transfers_an_app_to_a_colleague(
+    stage: CallStage, browsers: tuple[Chromium, Chromium]
+) -> None:
+    """The app goes on with Opus, which the colleague does not know.
+
+    Of a direct call the app would have to restart ICE, which the client of the tests cannot.
+    """
+    await choose(stage, "relayed")
+    ana, ben = await stage.softphone(browsers[0], ANA), await stage.call_app(BEN)
+    tom = await stage.call_phone(TOM, hertz=600, codecs=(PCMU,))
+    await ana.call(BEN)
+    call = await ben.incoming()
+    await call.accept()
+    await ana.expect("confirmed")
+    await call.hears(ANAS_TONE)
+    await ana.do("transfer", TOM)
+    await tom.rings()
+    await tom.answer()
+    await ana.expect("transfer accepted", status=200)
+    await call.hears(600)
+    await tom.goes_on_hearing()
+    await call.hang_up()
+    await tom.is_over()
+
+
 async def test_a_web_app_declines(stage: CallStage, browsers: tuple[Chromium, Chromium]) -> None:
     ana, ben = await stage.softphone(browsers[0], ANA), await stage.web_app(browsers[1], BEN)
     await ana.call(BEN)

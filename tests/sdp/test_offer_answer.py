@@ -24,6 +24,7 @@ from isthmus.sdp.offer_answer import (
     next_version,
     rejecting,
     template_offer,
+    with_codecs_in_use,
     with_media_restored,
     without_media,
 )
@@ -125,6 +126,22 @@ def test_a_template_has_the_form_that_was_asked_for_or_lacks_only_the_keys(form:
 
 
 # --- codecs ---
+
+
+def test_an_end_that_is_spoken_for_goes_on_with_the_codec_it_sends() -> None:
+    audio = "m=audio 9 UDP/TLS/RTP/SAVPF {}\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 useinbandfec=1\r\n"
+    session = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
+    said = SessionDescription.parse(
+        session + audio.format("0 111 8 101") + "a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
+    )
+    told = SessionDescription.parse(session + audio.format("111 8"))
+    [section] = with_codecs_in_use(said, told).media
+    assert section.formats == ("111", "101")
+    assert section.values_of("rtpmap") == ["111 opus/48000/2", "101 telephone-event/8000"]
+    assert section.values_of("fmtp") == ["111 useinbandfec=1"]
+    nothing_in_common = told.with_media([replace(told.media[0], formats=("9",))])
+    assert with_codecs_in_use(said, nothing_in_common) == said
+    assert with_codecs_in_use(said, told.with_media([])) == said
 
 
 def test_common_codecs_are_those_that_carry_something() -> None:

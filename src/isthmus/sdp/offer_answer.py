@@ -123,6 +123,40 @@ def has_common_codec(offered: MediaDescription, answered: MediaDescription) -> b
     return bool(common_codecs(offered, answered))
 
 
+def with_codecs_in_use(said: SessionDescription, told: SessionDescription) -> SessionDescription:
+    """Return what an end said with only the codec that it sends now in each section, and what goes with it.
+
+    An answerer keeps the offerer's order, so that it is the first that both have (RFC 3264 section 6.1). Who speaks
+    for an end that is not asked again needs this: any other codec in common it would first have to change to.
+
+    Args:
+        said: what the end last said.
+        told: what it was told of the other end. Sections without a common codec stay as they are.
+    """
+    pairs = zip(said.media, told.media, strict=False)
+    sections = [_with_codec_in_use(section, other) for section, other in pairs]
+    return said.with_media([*sections, *said.media[len(sections) :]])
+
+
+def _with_codec_in_use(section: MediaDescription, other: MediaDescription) -> MediaDescription:
+    common = () if section.is_rejected else common_codecs(section, other)
+    if not common:
+        return section
+    beside = {"telephone-event", "cn"}
+    codecs = (common[0], *(codec for codec in section.codecs if codec.name.lower() in beside))
+    kept = {str(codec.payload_type) for codec in codecs}
+    attributes = tuple(
+        attribute
+        for attribute in section.attributes
+        if attribute.name not in _OF_ONE_FORMAT or (attribute.value or "").split(" ", 1)[0] in {*kept, "*"}
+    )
+    formats = tuple(format_ for format_ in section.formats if format_ in kept)
+    return replace(section, formats=formats, attributes=attributes)
+
+
+_OF_ONE_FORMAT = frozenset(("rtpmap", "fmtp", "rtcp-fb"))
+
+
 # --- rejecting ------------------------------------------------------------------------------------------------
 
 

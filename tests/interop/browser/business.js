@@ -83,7 +83,10 @@ window.phone = {
   mute: () => session.mute({ audio: true }),
   unmute: () => session.unmute({ audio: true }),
   press: (digits, transport) => session.sendDTMF(digits, { transportType: transport }),
-  transfer: (to) => session.refer(`sip:${to}`),
+  transfer: (to) => {
+    const told = (name) => ({ status_line }) => tell(`transfer ${name}`, { status: status_line.status_code });
+    session.refer(`sip:${to}`, { eventHandlers: { accepted: told("accepted"), failed: told("failed") } });
+  },
   showVideo: async () => {
     session.connection.addTrack(await camera());
     session.renegotiate({}, () => tell("renegotiated"));

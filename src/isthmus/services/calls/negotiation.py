@@ -11,7 +11,7 @@ from collections import deque
 from typing import Protocol
 
 from isthmus.model import EndCause, Ending, MediaForm
-from isthmus.sdp.offer_answer import form_of, is_same_media
+from isthmus.sdp.offer_answer import form_of, is_same_media, with_codecs_in_use
 from isthmus.sdp.session_description import SessionDescription
 from isthmus.services.calls.leg import Leg, LegAnswered, LegOffered, LegOfferRefused
 from isthmus.services.calls.media_path import MediaPath, encryption_missing, media_in_use, without
@@ -57,6 +57,7 @@ class Negotiation:
         self._offerer: Leg | None = None  # whose offer the other end is looking at
         self._completing: Leg | None = None  # who is to answer what only the relay needs to know
         self._accepting: Leg | None = None  # who waits to be accepted in place of another
+        self._meeting: Leg | None = None  # who looks at an offer because the other end was replaced
         self._waiting: deque[tuple[Leg, LegOffered]] = deque()
 
     async def connect_late_offer(self, caller: Leg, callee: Leg, answer: SessionDescription) -> None:
@@ -137,7 +138,8 @@ class Negotiation:
             accepted.accept(await self._answer_to(accepted, answer, by=leg))
             return
         known = self.told.get(other.key)
-        offer = await self._offer_to(other, answer, by=leg)
+        met, self._meeting = self._meeting is leg, None
+        offer = await self._offer_to(other, self.spoken(leg) if met else answer, by=leg)
         if known is not None and is_same_media(offer, known):
             await self._call.media_path.answer(self.said[other.key], by=other, to=leg)
             self.take_waiting()
@@ -155,7 +157,7 @@ class Negotiation:
             description: what the new end said.
             told: what it was told of the remaining end; None when it waits to be accepted.
         """
-        self._offerer = self._completing = None
+        self._offerer = self._completing = self._meeting = None
         self.said[new.key] = description
         if told is None:
             self._accepting = new
@@ -166,6 +168,7 @@ class Negotiation:
             offer = await self._answer_to(remaining, description, by=new)
             if known is not None and is_same_media(offer, known):
                 return  # a relay has the same place for everybody at the other end
+            self._meeting = remaining
         remaining.offer(offer)
 
     async def bar(self) -> None:
@@ -176,6 +179,18 @@ class Negotiation:
             if changed is not None and changed is not known:
                 self.told[leg.key] = changed
                 leg.offer(changed)
+
+    def spoken(self, leg: Leg) -> SessionDescription:
+        """Return what a relay is to say on behalf of an end to another one than before: only what it sends already.
+
+        Few apps change their codec when they are told to in a call (description-info), and none has to; the relay
+        transcodes.
+
+        Raises:
+            KeyError: it has said nothing yet.
+        """
+        said, told = self.said[leg.key], self.told.get(leg.key)
+        return said if told is None else with_codecs_in_use(said, told)
 
     # --- inside ---
 

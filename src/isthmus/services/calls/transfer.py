@@ -109,10 +109,10 @@ class Transfers:
 
     def _transfer_to_person(self, call: Call, leg: Leg, event: LegTransferRequested) -> None:
         remaining = call.other(leg)
-        said = call.negotiation.said.get(remaining.key)
-        if said is None:
+        if remaining.key not in call.negotiation.said:
             event.progress(0, Ending(EndCause.FAILED, "", Origin.LOCAL))
             return
+        said = call.negotiation.spoken(remaining)
         shown = self._shown_as(remaining.party, leg.party, event.target)
         terms = self._admit(shown, event.target, said)
         if isinstance(terms, Ending):
@@ -280,10 +280,10 @@ class _Join(_Step):
         self.run(self._offer())
 
     async def _offer(self) -> None:
-        said = self.call.negotiation.said.get(self.remaining.key)
-        if said is None:
+        if self.remaining.key not in self.call.negotiation.said:
             self.fail(Ending(EndCause.FAILED, "", Origin.LOCAL))
             return
+        said = self.call.negotiation.spoken(self.remaining)
         self._path = self.choose_path(self._partner)
         self._offered = await self._path.offer(without(said, self.call.barred), by=self.remaining, to=self._partner)
         self._partner.attach(self._partner_event)
