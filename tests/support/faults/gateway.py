@@ -29,6 +29,12 @@ reconnect_maximum_seconds = 0.5
 [web]
 port = {web_port}
 
+[media]
+control_port = {relay_port}
+
+[turn]
+port = {turn_port}
+
 {sections}
 """
 
@@ -90,6 +96,8 @@ class Gateway:
                 sip=sip,
                 component_port=component_port,
                 web_port=self.web_port,
+                relay_port=free_port(),
+                turn_port=free_port(),
                 sections=sections + "\n" + "\n".join(domains),
             )
         )
