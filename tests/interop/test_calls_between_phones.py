@@ -28,6 +28,7 @@ async def phone(stage: Stage, address: str, hertz: int, **options: object) -> Ca
     """A phone of this person that says this tone."""
     server = stage.isthmus
     folder = server.folder / f"{address.partition('@')[0]}-{hertz}-{len(list(server.folder.iterdir()))}"
+    # The options are passed on as they are: CallPhone checks their types.
     made = CallPhone(folder, address, PASSWORD, f"127.0.0.1:{server.sip_port}", hertz=hertz, **options)  # type: ignore[arg-type]
     stage.leave_at_the_end(made)
     await made.start()

@@ -82,15 +82,15 @@ def changed(draw: st.DrawFn, old: SessionDescription) -> SessionDescription:
     for section in old.media:
         kind = draw(st.sampled_from(["same", "direction", "restart", "candidates", "rejected"]))
         if kind == "direction":
-            section = section.with_direction(draw(directions))  # noqa: PLW2901
+            section = section.with_direction(draw(directions))  # noqa: PLW2901 - step by step
         elif kind == "restart":
             # "R" is in no other credentials: without new ones it would be no restart.
             new = {"ice-ufrag": "R" + draw(credentials), "ice-pwd": "R" + draw(credentials)}
-            section = section.with_attributes(new).with_candidates([CANDIDATE])  # noqa: PLW2901
+            section = section.with_attributes(new).with_candidates([CANDIDATE])  # noqa: PLW2901 - step by step
         elif kind == "candidates":
-            section = section.with_candidates((*section.candidates, CANDIDATE))  # noqa: PLW2901
+            section = section.with_candidates((*section.candidates, CANDIDATE))  # noqa: PLW2901 - step by step
         elif kind == "rejected":
-            section = rejecting(section)  # noqa: PLW2901
+            section = rejecting(section)  # noqa: PLW2901 - step by step
         media.append(section)
     if draw(st.booleans()):
         media.append(draw(sections("new-one")))

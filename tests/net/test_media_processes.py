@@ -177,6 +177,7 @@ async def test_everything_that_media_need_is_up_within_a_second_and_down_again(t
     async with asyncio.timeout(5):
         await plane.start()
     assert plane.relays.is_available
+    # The configuration of this test has an embedded rtpengine, so that it is not None.
     assert plane.status() == {"media_relays": [f"127.0.0.1:{plane.rtpengine.address.port} up"], "turn": "up"}  # type: ignore[union-attr]
     shown = {gauge.name: gauge.read() for gauge in metrics.gauges()}
     assert list(shown["isthmus_relay_up"].values()) == [1.0]

@@ -37,6 +37,7 @@ class Resolution:
 
     def __init__(self, uri: str, zone: Zone | None = None, **options: object) -> None:
         self.rounds: list[tuple[Question, ...]] = []
+        # The options are those of resolution_plan, of several types.
         plan = resolution_plan(SipUri.parse(uri), random=random.Random(1).random, **options)  # type: ignore[arg-type]
         self.targets: list[Target] = []
         answers: list[Sequence[Record]] | None = None

@@ -77,7 +77,10 @@ def prosody_config(
 ) -> None:
     """Print what an existing Prosody needs to know about us (it holds the component secrets)."""
     from isthmus.cli.configuration_file import load_configuration  # noqa: PLC0415 - start fast
-    from isthmus.net.prosody_configuration import component_snippet, embedded_configuration  # noqa: PLC0415
+    from isthmus.net.prosody_configuration import (  # noqa: PLC0415 - start fast
+        component_snippet,
+        embedded_configuration,
+    )
     from isthmus.net.prosody_process import prosody_paths  # noqa: PLC0415 - start fast
 
     run = session(context, json)

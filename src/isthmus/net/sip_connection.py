@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class ConnectionSink(Protocol):
         """The connection is gone, for whatever reason."""
 
 
-class SipConnection(asyncio.Protocol):
+class SipConnection(asyncio.Protocol, ABC):
     """One connection. Subclasses frame messages: they implement `data_received`, `send` and `send_keep_alive`."""
 
     def __init__(self, table: ConnectionTable, sink: ConnectionSink, transport_name: str, is_outgoing: bool) -> None:
@@ -110,13 +111,13 @@ class SipConnection(asyncio.Protocol):
         else:
             self._on_lost = callback
 
+    @abstractmethod
     def send(self, data: bytes) -> bool:
         """Write one message; False when the connection is closed or the peer has stopped reading."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send_keep_alive(self) -> None:
         """Write whatever makes the peer answer with a sign of life."""
-        raise NotImplementedError
 
     def write(self, data: bytes) -> bool:
         """Write bytes within the bound on unwritten octets."""

@@ -25,8 +25,8 @@ def migrate(connection: Connection) -> None:
         return  # the usual start, without the third of a second that importing Alembic takes
 
     from alembic import command  # noqa: PLC0415 - see above
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415 - slow to import, and seldom needed
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - the same
 
     configuration = Config()
     configuration.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from isthmus.sip.loop_marker import HEADER_NAME, MAXIMUM_HOPS
 from tests.support import sipp_callees
@@ -18,7 +14,7 @@ from tests.support.rtpengine import needs_rtpengine
 from tests.support.sipp import Sipp, needs_sipp
 from tests.support.sipp_call_steps import play_call
 from tests.support.sipp_callers import Caller
-from tests.support.switchboard import ANA, BEN, PAT, Switchboard, answers_to, is_settled, switchboard_in, taken
+from tests.support.switchboard import ANA, BEN, PAT, Switchboard, answers_to, is_settled, taken
 
 pytestmark = [
     pytest.mark.interop,
@@ -27,28 +23,6 @@ pytestmark = [
     needs_prosody,
     needs_rtpengine,
 ]
-
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def switchboard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Switchboard]:
-    async with switchboard_in(tmp_path_factory.mktemp("calls")) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(switchboard: Switchboard) -> AsyncIterator[CallStage]:
-    made = switchboard.stage = CallStage(switchboard.isthmus)
-    yield made
-    await made.clear()
-    for name, value in (("video", "on"), ("encryption", "optional")):
-        await switchboard.isthmus.operation("policy.set", scope="global", name=name, value=value)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def ben(stage: CallStage) -> JingleClient:
-    return await stage.call_app(BEN, f"app{next(_numbers)}", video=["VP8"])
 
 
 # --- by one of the two ---

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from tests.support import sipp_callees
 from tests.support.baresip_calls import needs_baresip
@@ -17,7 +13,7 @@ from tests.support.rtpengine import needs_rtpengine
 from tests.support.sipp import needs_sipp
 from tests.support.sipp_call_steps import play_call
 from tests.support.sipp_callers import Caller
-from tests.support.switchboard import ANA, BEN, PAT, Switchboard, answers_to, is_settled, switchboard_in, taken
+from tests.support.switchboard import ANA, PAT, Switchboard, answers_to, is_settled, taken
 
 pytestmark = [
     pytest.mark.interop,
@@ -26,28 +22,6 @@ pytestmark = [
     needs_prosody,
     needs_rtpengine,
 ]
-
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def switchboard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Switchboard]:
-    async with switchboard_in(tmp_path_factory.mktemp("calls")) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(switchboard: Switchboard) -> AsyncIterator[CallStage]:
-    made = switchboard.stage = CallStage(switchboard.isthmus)
-    yield made
-    await made.clear()
-    for name, value in (("video", "on"), ("encryption", "optional")):
-        await switchboard.isthmus.operation("policy.set", scope="global", name=name, value=value)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def ben(stage: CallStage) -> JingleClient:
-    return await stage.call_app(BEN, f"app{next(_numbers)}", video=["VP8"])
 
 
 # --- pat calls ---
@@ -127,19 +101,6 @@ async def test_the_caller_holds_and_resumes(switchboard: Switchboard, ben: Jingl
     answers = [m.body for m in answers_to(await run.finished(), "INVITE") if m.status == 200]
     assert ["recvonly" in body for body in answers] == [False, True, False]
     assert await call.is_over() == "success"
-
-
-async def test_a_hold_that_meets_the_pbx_with_an_offer_of_its_own(switchboard: Switchboard, ben: JingleClient) -> None:
-    """The PBX says 491, and is asked again (RFC 3261 section 14.1)."""
-    run = await switchboard.calls(switchboard.caller.meets_glare())
-    call = await taken(ben)
-    await call.is_connected()
-    await call.hold()
-    await run.wait_for("CSeq: 2 ACK")
-    offer = await run.wait_for("CSeq: 2 INVITE")
-    assert "sendonly" in offer.body
-    await call.hang_up()
-    await run.finished()
 
 
 # --- pat is called ---
@@ -315,3 +276,23 @@ async def test_a_session_shorter_than_ninety_seconds_is_too_small(switchboard: S
     run = await switchboard.calls(caller.invite(*timer) + caller.waits(status=422) + caller.acknowledge_refusal())
     assert answers_to(await run.finished(), "INVITE")[-1].header("Min-SE") == "90"
     assert not ben.calls
+
+
+# --- what leaves something behind ---
+
+
+async def test_a_hold_that_meets_the_pbx_with_an_offer_of_its_own(switchboard: Switchboard, ben: JingleClient) -> None:
+    """The PBX says 491, and is asked again (RFC 3261 section 14.1).
+
+    The last play: a re-INVITE that the PBX has not answered when it leaves is repeated for half a minute, and the next
+    play would take it for its own call.
+    """
+    run = await switchboard.calls(switchboard.caller.meets_glare())
+    call = await taken(ben)
+    await call.is_connected()
+    await call.hold()
+    await run.wait_for("CSeq: 2 ACK")
+    offer = await run.wait_for("CSeq: 2 INVITE")
+    assert "sendonly" in offer.body
+    await call.hang_up()
+    await run.finished()
